@@ -1,0 +1,175 @@
+//! The server: its thread, its socket, its end.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::config::{Builder, Config};
+use crate::routes;
+use crate::state::Shared;
+
+/// A running server; dropping it stops it.
+///
+/// All methods act at once, may be called from any thread, and block no longer than a lock of a
+/// few lines takes.
+///
+/// # Panics
+///
+/// Dropping it panics if a handler panicked, unless the thread is panicking already.
+#[must_use = "the server stops when it is dropped"]
+pub struct MockServer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) runtime: Handle,
+    addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MockServer {
+    /// Starts a server with all defaults, on a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started; [`Builder::start`] returns the error instead.
+    pub fn start() -> Self {
+        match Self::builder().start() {
+            Ok(server) => server,
+            Err(error) => panic!("the mock server cannot start: {error}"),
+        }
+    }
+
+    /// The switches, all at their defaults.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn launch(config: Config) -> io::Result<Self> {
+        // Bound here, so that a failure is the caller's, and a client can connect at once.
+        let listener = TcpListener::bind(config.addr)?;
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+
+        let shared = Arc::new(Shared::new(config));
+        let (stop, stopped) = oneshot::channel();
+        let handle = runtime.handle().clone();
+        let serving = serve(listener, shared.clone(), stopped);
+        let thread = thread::Builder::new()
+            .name("mock-server".into())
+            // Dropping the runtime at the end drops the connections, and thereby closes them.
+            .spawn(move || runtime.block_on(serving))?;
+        Ok(Self {
+            shared,
+            runtime: handle,
+            addr,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Scheme, host and port, such as `http://127.0.0.1:54321`, without a slash at the end.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The token endpoint (RFC 6749 §3.2).
+    pub fn token_url(&self) -> String {
+        self.origin() + "/token"
+    }
+
+    /// The revocation endpoint (RFC 7009).
+    pub fn revocation_url(&self) -> String {
+        self.origin() + "/revoke"
+    }
+
+    /// The refresh endpoint in JSON style.
+    pub fn refresh_json_url(&self) -> String {
+        self.origin() + "/refresh-token"
+    }
+
+    /// The login in JSON style.
+    pub fn login_json_url(&self) -> String {
+        self.origin() + "/login"
+    }
+
+    /// A URL of the protected API: `/things?x=1` gives `<origin>/api/things?x=1`.
+    pub fn api_url(&self, path_and_query: &str) -> String {
+        let slash = if path_and_query.starts_with('/') {
+            ""
+        } else {
+            "/"
+        };
+        format!("{}/api{slash}{path_and_query}", self.origin())
+    }
+}
+
+impl Drop for MockServer {
+    fn drop(&mut self) {
+        // Nobody receives if the thread is gone already; joining tells why.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        let joined = self.thread.take().map(JoinHandle::join);
+        if thread::panicking() {
+            return;
+        }
+        if let Some(message) = self.shared.panicked.get() {
+            panic!("a handler of the mock server panicked: {message}");
+        }
+        assert!(
+            joined.is_none_or(|joined| joined.is_ok()),
+            "the thread of the mock server panicked"
+        );
+    }
+}
+
+impl fmt::Debug for MockServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MockServer")
+            .field("addr", &self.addr)
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+    // Fails only outside a runtime.
+    let listener =
+        tokio::net::TcpListener::from_std(listener).expect("the listener is not registered");
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => return,
+        };
+        let Ok((stream, peer)) = accepted else {
+            // Out of file descriptors, or a caller that hung up early. Neither may end the server.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let shared = shared.clone();
+        let local = peer.ip().to_canonical().is_loopback();
+        let service = service_fn(move |request| routes::serve(shared.clone(), local, request));
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        // A connection ends in an error whenever a fault closes it.
+        tokio::spawn(async move { drop(connection.await) });
+    }
+}
+
+/// Long enough not to spin, short enough not to be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

@@ -1,0 +1,203 @@
+//! Who exchanges a refresh token for new tokens.
+//!
+//! [`TokenEndpoint`] is the seam. [`OAuth2Endpoint`] is RFC 6749 §6; a server with its own route
+//! takes a dozen lines, see `examples/custom_endpoint.rs`. An endpoint sends one request per
+//! call and says what became of it; when to call, how long to wait and whether to send again is
+//! decided by the refresh transaction alone.
+
+mod answer;
+mod oauth2;
+pub use oauth2::OAuth2Endpoint;
+pub(crate) use oauth2::header;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{HeaderMap, StatusCode};
+use reqwest::Client;
+
+use crate::token::{RefreshToken, TokenResponse};
+
+/// Exchanges refresh tokens at one authorization server, for one client.
+///
+/// Implement it with [`async_trait`](https://docs.rs/async-trait). The methods run on the
+/// session's own thread and may be called again with the same token after an answer was lost.
+/// They must not use a client that has this session's middleware: such a call gets an error.
+#[async_trait]
+pub trait TokenEndpoint: Send + Sync + 'static {
+    /// Names the server and the client: a stored refresh token is sent to no endpoint with
+    /// another name. The token endpoint's URL and the client id make a good one.
+    fn id(&self) -> String;
+
+    /// Exchanges `token` for new tokens: one request, sent with `http`.
+    ///
+    /// `http` is made for this: no redirects, no hidden retries, no proxy of the program's API
+    /// client, no bearer token, a fresh connection. It connects within 5 seconds and sets no
+    /// other time limit; the session waits 30 seconds for this method.
+    ///
+    /// # Errors
+    /// What became of the request; it decides what happens to the session. `?` on a
+    /// [`reqwest::Error`] gets it right, and [`RefreshError::answered`] reads any other answer as
+    /// an OAuth server's.
+    async fn refresh(
+        &self,
+        http: &Client,
+        token: &RefreshToken,
+    ) -> Result<TokenResponse, RefreshError>;
+
+    /// Revokes `token` at the server (RFC 7009). `false` where the server can't, which is the
+    /// default.
+    ///
+    /// # Errors
+    /// The token may live on. The user is logged out all the same.
+    async fn revoke(&self, http: &Client, token: &RefreshToken) -> Result<bool, RefreshError> {
+        let _ = (http, token);
+        Ok(false)
+    }
+
+    /// Tells at [`build`](crate::SessionBuilder::build) what is wrong with the settings, such as
+    /// a URL that doesn't parse. Default: nothing.
+    ///
+    /// # Errors
+    /// A sentence for the programmer.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What became of a refresh that brought no tokens.
+///
+/// The constructors are the possible outcomes; choose by what the server may have *done*, since
+/// a refresh token that it has spent must not be sent again as if nothing had happened.
+#[derive(Debug)]
+pub struct RefreshError {
+    outcome: Outcome,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The refresh token never left this machine.
+    NotSent,
+    /// It was sent, and no whole answer came: it may be spent.
+    NoAnswer,
+    /// The server refused it for good (`invalid_grant`).
+    Rejected,
+    /// The server declined to look at it for now.
+    Busy(Option<Duration>),
+    /// The server refused the request, not the token.
+    Misconfigured,
+    /// An answer that means nothing known: the token may be spent.
+    Unexpected,
+}
+
+impl RefreshError {
+    /// The request never left this machine: no network, no name, no connection. The refresh
+    /// token is as good as before.
+    pub fn not_sent(message: impl Into<String>) -> Self {
+        Self::new(Outcome::NotSent, message)
+    }
+
+    /// The request was sent, and no whole answer came. The session sends it once more at once,
+    /// as the server may have spent the refresh token.
+    pub fn no_answer(message: impl Into<String>) -> Self {
+        Self::new(Outcome::NoAnswer, message)
+    }
+
+    /// The server says that this refresh token is invalid, expired or revoked (`invalid_grant`,
+    /// RFC 6749 §5.2). **This alone ends the session.**
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Rejected, message)
+    }
+
+    /// The server is too busy and has not looked at the token (429, or 503 with `Retry-After`).
+    pub fn busy(message: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        let retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
+        Self::new(Outcome::Busy(retry_after), message)
+    }
+
+    /// The request was refused for a reason that the program has to put right, such as
+    /// `invalid_client`. The tokens are kept.
+    pub fn misconfigured(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Misconfigured, message)
+    }
+
+    /// The answer means nothing known. The tokens are kept and the error is transient.
+    pub fn unexpected(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Unexpected, message)
+    }
+
+    /// Reads a whole answer without tokens as RFC 6749 §5.2 and RFC 9110 have it.
+    ///
+    /// `invalid_grant` in a JSON body is [`rejected`](Self::rejected); 500, 502, 503 and 504 are
+    /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
+    /// other error codes, redirects and 404 are [`misconfigured`](Self::misconfigured); anything
+    /// else is [`unexpected`](Self::unexpected).
+    pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        answer::refusal(status, headers, body)
+    }
+
+    /// Adds the cause. It must not hold a token.
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self.outcome {
+            Outcome::Busy(retry_after) => retry_after,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn configuration_hint(&self) -> Option<&'static str> {
+        (self.outcome == Outcome::Misconfigured)
+            .then_some("the token endpoint refuses this program's request")
+    }
+
+    fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            message: message.into(),
+            source: None,
+        }
+    }
+}
+
+impl fmt::Display for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for RefreshError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Tells "never sent" from "sent, no answer".
+///
+/// The client's connect time-out is shorter than the wait for the exchange, so what failed to
+/// connect has certainly not sent the token, and everything else may have.
+impl From<reqwest::Error> for RefreshError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_builder() {
+            Self::misconfigured("the refresh request could not be made").with_source(error)
+        } else if error.is_connect() {
+            Self::not_sent("could not connect to the token endpoint").with_source(error)
+        } else {
+            Self::no_answer("the token endpoint gave no whole answer").with_source(error)
+        }
+    }
+}
+
+/// A server that asks for more than an hour is misconfigured; the user should not wait a day.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);

@@ -1,0 +1,290 @@
+//! What a token endpoint's answer means: the one place where a refresh is classified.
+//!
+//! | answer | outcome |
+//! |---|---|
+//! | 2xx with a token response | tokens |
+//! | 2xx or 4xx with JSON `"error": "invalid_grant"` | rejected: ends the session |
+//! | 2xx or 4xx with another error code of RFC 6749 §5.2 or RFC 8707 | misconfigured |
+//! | 429, and 503 with `Retry-After` | busy |
+//! | 500, 502, 503, 504 | no answer: the token may be spent |
+//! | 3xx, 404, 405, 410 | misconfigured |
+//! | anything else | unexpected: the token may be spent |
+
+use std::time::{Duration, SystemTime};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+
+use crate::endpoint::RefreshError;
+use crate::token::TokenResponse;
+
+pub(crate) fn classify(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<TokenResponse, RefreshError> {
+    if !status.is_success() {
+        return Err(refusal(status, headers, body));
+    }
+    TokenResponse::parse(body).map_err(|why| {
+        // Some servers say no with a 200.
+        match error_code(body) {
+            Some(_) => refusal(status, headers, body),
+            None => RefreshError::unexpected(format!(
+                "the token endpoint answered {} without usable tokens: {why}",
+                status.as_u16()
+            )),
+        }
+    })
+}
+
+pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> RefreshError {
+    let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
+        let text = value.to_str().ok()?;
+        retry_after_at(text, SystemTime::now())
+    });
+    let code = status.as_u16();
+    // An error code counts where the server has judged the request: not on the way (5xx).
+    if status.is_success() || status.is_client_error() && code != 429 {
+        match error_code(body).as_deref() {
+            Some("invalid_grant") => {
+                return RefreshError::rejected("the token endpoint answered invalid_grant");
+            }
+            Some(
+                error @ ("invalid_client"
+                | "unauthorized_client"
+                | "invalid_scope"
+                | "invalid_request"
+                | "unsupported_grant_type"
+                | "invalid_target"),
+            ) => {
+                return RefreshError::misconfigured(format!(
+                    "the token endpoint answered {code} {error}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    let message = format!("the token endpoint answered {code}");
+    match code {
+        429 => RefreshError::busy(message, retry_after),
+        503 if retry_after.is_some() => RefreshError::busy(message, retry_after),
+        500 | 502 | 503 | 504 => RefreshError::no_answer(message),
+        300..400 => RefreshError::misconfigured(format!(
+            "{message}, a redirect, which is not followed: give the final URL"
+        )),
+        404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
+        _ => RefreshError::unexpected(message),
+    }
+}
+
+/// The `error` of an error response (RFC 6749 §5.2).
+fn error_code(body: &[u8]) -> Option<String> {
+    // A map, as a struct would be read from a JSON array too.
+    let mut fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    match fields.remove("error") {
+        Some(Value::String(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// Both forms of `Retry-After` (RFC 9110 §10.2.3); a date that has passed is no wait.
+fn retry_after_at(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // Too many digits for a number are a very long wait all the same.
+        return Some(Duration::from_secs(
+            text.parse().unwrap_or(u64::from(u32::MAX)),
+        ));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Outcome;
+    use Outcome::{Busy, Misconfigured, NoAnswer, Rejected, Unexpected};
+
+    #[test]
+    fn status_body_and_headers_decide_the_outcome() {
+        let tokens = r#"{"access_token":"a","token_type":"Bearer"}"#;
+        let refused = r#"{"error":"invalid_grant"}"#;
+        let refused_long = r#"{"error":"invalid_grant","error_description":"Token is not active"}"#;
+        let html = "<html><body>Sign in to the network</body></html>";
+        let busy = |seconds| Busy(Some(Duration::from_secs(seconds)));
+        let none = &[][..];
+        let after = |value: &'static str| [("retry-after", value)];
+        let rows: &[(u16, &[(&str, &str)], &str, Outcome)] = &[
+            // a refusal of the token itself
+            (400, none, refused, Rejected),
+            (400, none, refused_long, Rejected),
+            (
+                400,
+                none,
+                " {\n \"error\" : \"invalid_grant\" }\n",
+                Rejected,
+            ),
+            (400, &[("content-type", "text/html")], refused, Rejected),
+            (401, none, refused, Rejected),
+            (403, none, refused, Rejected),
+            (400, &after("5"), refused, Rejected),
+            (200, none, refused, Rejected),
+            // not one
+            (400, none, r#"{"error":"INVALID_GRANT"}"#, Unexpected),
+            (400, none, r#"{"error":["invalid_grant"]}"#, Unexpected),
+            (
+                400,
+                none,
+                r#"{"error":{"code":"invalid_grant"}}"#,
+                Unexpected,
+            ),
+            (
+                400,
+                none,
+                r#"{"error_description":"invalid_grant"}"#,
+                Unexpected,
+            ),
+            (400, none, r#"["invalid_grant"]"#, Unexpected),
+            (400, none, "error=invalid_grant", Unexpected),
+            (400, none, "invalid_grant", Unexpected),
+            (400, none, r#"{"error":"invalid_grant""#, Unexpected),
+            (500, none, refused, NoAnswer),
+            (502, none, refused, NoAnswer),
+            (503, none, refused, NoAnswer),
+            (429, none, refused, Busy(None)),
+            (501, none, refused, Unexpected),
+            // the program's own settings
+            (401, none, r#"{"error":"invalid_client"}"#, Misconfigured),
+            (400, none, r#"{"error":"invalid_client"}"#, Misconfigured),
+            (
+                400,
+                none,
+                r#"{"error":"unauthorized_client"}"#,
+                Misconfigured,
+            ),
+            (400, none, r#"{"error":"invalid_scope"}"#, Misconfigured),
+            (400, none, r#"{"error":"invalid_request"}"#, Misconfigured),
+            (
+                400,
+                none,
+                r#"{"error":"unsupported_grant_type"}"#,
+                Misconfigured,
+            ),
+            (400, none, r#"{"error":"invalid_target"}"#, Misconfigured),
+            (200, none, r#"{"error":"invalid_client"}"#, Misconfigured),
+            (404, none, "", Misconfigured),
+            (404, none, html, Misconfigured),
+            (405, none, "", Misconfigured),
+            (410, none, "", Misconfigured),
+            (
+                301,
+                &[("location", "https://elsewhere.example")],
+                "",
+                Misconfigured,
+            ),
+            (302, none, html, Misconfigured),
+            (307, none, "", Misconfigured),
+            (308, none, "", Misconfigured),
+            (304, none, "", Misconfigured),
+            // busy
+            (429, none, "", Busy(None)),
+            (429, &after("7"), "", busy(7)),
+            (429, &after(" 7 "), html, busy(7)),
+            (429, &after("0"), "", busy(0)),
+            (429, &after("86400"), "", busy(3600)),
+            (429, &after("99999999999999999999999"), "", busy(3600)),
+            (429, &after("-5"), "", Busy(None)),
+            (429, &after("soon"), "", Busy(None)),
+            (429, &after(""), "", Busy(None)),
+            (429, &after("Fri, 31 Dec 1999 23:59:59 GMT"), "", busy(0)),
+            (429, &after("Fri, 31 Dec 2100 23:59:59 GMT"), "", busy(3600)),
+            (503, &after("30"), html, busy(30)),
+            (503, &after("soon"), html, NoAnswer),
+            // the server, or something before it, broke
+            (500, none, "", NoAnswer),
+            (500, none, html, NoAnswer),
+            (502, none, html, NoAnswer),
+            (503, none, "", NoAnswer),
+            (504, none, html, NoAnswer),
+            (504, &after("30"), "", NoAnswer),
+            // no word that is understood
+            (400, none, "", Unexpected),
+            (400, none, html, Unexpected),
+            (401, none, "", Unexpected),
+            (401, none, html, Unexpected),
+            (403, none, html, Unexpected),
+            (407, none, "", Unexpected),
+            (408, none, "", Unexpected),
+            (418, none, "", Unexpected),
+            (400, none, r#"{"error":"slow_down"}"#, Unexpected),
+            (
+                400,
+                none,
+                r#"{"error":"temporarily_unavailable"}"#,
+                Unexpected,
+            ),
+            (400, none, r#"{"error":"refresh_token_reused"}"#, Unexpected),
+            (500, none, tokens, NoAnswer),
+            (400, none, tokens, Unexpected),
+            (501, none, "", Unexpected),
+            (599, none, "", Unexpected),
+            // a 2xx without tokens
+            (200, none, "", Unexpected),
+            (200, none, html, Unexpected),
+            (204, none, "", Unexpected),
+            (200, none, "{}", Unexpected),
+            (200, none, "null", Unexpected),
+            (200, none, r#"{"access_token":null}"#, Unexpected),
+            (
+                200,
+                none,
+                r#"{"access_token":"a","token_type":"mac"}"#,
+                Unexpected,
+            ),
+            (200, none, r#"{"access_token":"a"#, Unexpected),
+        ];
+        assert!(rows.len() >= 60, "{}", rows.len());
+        for (status, headers, body, expected) in rows {
+            let headers: HeaderMap = (headers.iter())
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect();
+            let status = StatusCode::from_u16(*status).unwrap();
+            let error = classify(status, &headers, body.as_bytes()).unwrap_err();
+            assert_eq!(error.outcome(), *expected, "{status} {headers:?} {body:?}");
+        }
+    }
+
+    #[test]
+    fn any_2xx_with_tokens_is_a_refresh() {
+        for status in [200, 201, 202] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let body = br#"{"access_token":"a","expires_in":"60","error":null}"#;
+            let response = classify(status, &HeaderMap::new(), body).unwrap();
+            assert_eq!(response.expires_in, Some(Duration::from_secs(60)));
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (text, expected) in [
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", Some(120)),
+            ("Sunday, 06-Nov-94 08:51:37 GMT", Some(120)),
+            ("Sun Nov  6 08:51:37 1994", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", Some(0)),
+            ("1.5", None),
+            ("+5", None),
+            ("never", None),
+        ] {
+            assert_eq!(
+                retry_after_at(text, now),
+                expected.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+    }
+}

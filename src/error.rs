@@ -1,0 +1,347 @@
+//! The one error: opaque, with a question for each thing that a program can do about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::endpoint::RefreshError;
+use crate::event::LogoutReason;
+use crate::store::StoreError;
+use crate::token::TokenResponse;
+
+/// Why a session could not do what was asked of it.
+///
+/// Cheap to clone: everybody who waited for a refresh that failed gets the same one. It is found
+/// again behind reqwest-middleware, reqwest-retry and anyhow's context with [`Error::find`].
+///
+/// `Display` is one clause, the cause is in [`source`](StdError::source), and neither holds a
+/// token.
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+    retry_after: Option<Duration>,
+    link: Option<Arc<Link>>,
+}
+
+struct Inner {
+    kind: Kind,
+    source: Option<Source>,
+    tokens: Option<TokenResponse>,
+}
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+#[derive(Debug)]
+enum Kind {
+    LoggedOut(Option<LogoutReason>),
+    /// A refresh that failed for now; nothing is lost.
+    Refresh,
+    /// A refresh that storm control held back.
+    Withheld,
+    TimedOut,
+    LoginRequired,
+    Configuration(String),
+    Store(String),
+    Internal(&'static str),
+}
+
+impl Error {
+    /// Finds the error of this crate in `error` or anywhere in its chain of sources: also
+    /// inside [`reqwest_middleware::Error`], behind reqwest-retry and behind anyhow's context.
+    ///
+    /// Give it `&error`, or `error.as_ref()` for an `anyhow::Error` or a boxed error.
+    ///
+    /// ```
+    /// # fn show(error: reqwest_middleware::Error) {
+    /// if let Some(error) = reqwest_reauth::Error::find(&error) {
+    ///     println!("log in again: {}", error.is_logged_out());
+    /// }
+    /// # }
+    /// ```
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut link = Some(error);
+        while let Some(error) = link {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            if let Some(Link(found)) = error.downcast_ref() {
+                return Some(found);
+            }
+            // Its `source` skips the error it holds, and goes on with that one's source.
+            if let Some(reqwest_middleware::Error::Middleware(inner)) = error.downcast_ref() {
+                return inner
+                    .downcast_ref::<Self>()
+                    .or_else(|| inner.chain().find_map(Self::find));
+            }
+            link = error.source();
+        }
+        None
+    }
+
+    /// Nobody is logged in, or the session that the request belonged to has ended: only a new
+    /// login helps.
+    pub fn is_logged_out(&self) -> bool {
+        matches!(self.inner.kind, Kind::LoggedOut(_))
+    }
+
+    /// Why the session ended, where it did while this program ran. `None` also when there was
+    /// no session to begin with.
+    pub fn logout_reason(&self) -> Option<LogoutReason> {
+        match self.inner.kind {
+            Kind::LoggedOut(reason) => reason,
+            _ => None,
+        }
+    }
+
+    /// The same call may succeed later with nobody doing anything: the network, the token
+    /// endpoint or the store failed, a wait ended, or refreshes are held back. The session lives.
+    pub fn is_transient(&self) -> bool {
+        match &self.inner.kind {
+            Kind::Refresh | Kind::Withheld | Kind::TimedOut => true,
+            Kind::Store(_) => self.store_error().is_none_or(|error| !error.is_corrupt()),
+            _ => false,
+        }
+    }
+
+    /// How long to wait before another try makes sense, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The request's own time-out ended while it waited for a token.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.inner.kind, Kind::TimedOut)
+    }
+
+    /// The server refuses the access token, and the session has no refresh token to get another:
+    /// only a new login helps. Nothing was cleared.
+    pub fn is_login_required(&self) -> bool {
+        matches!(self.inner.kind, Kind::LoginRequired)
+    }
+
+    /// The program, or the server's idea of it, has to be put right: a URL, the client id, the
+    /// scope. Trying again won't help; the tokens are kept.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self.inner.kind, Kind::Configuration(_))
+    }
+
+    /// The token store failed. Transient too, unless its content is unreadable.
+    pub fn is_store(&self) -> bool {
+        matches!(self.inner.kind, Kind::Store(_))
+    }
+
+    /// The tokens that [`Session::log_in`](crate::Session::log_in) was given and could not keep.
+    pub fn tokens(&self) -> Option<&TokenResponse> {
+        self.inner.tokens.as_ref()
+    }
+
+    fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+
+    fn store_error(&self) -> Option<&StoreError> {
+        self.inner.source.as_ref()?.downcast_ref()
+    }
+
+    pub(crate) fn logged_out(reason: Option<LogoutReason>) -> Self {
+        Self::new(Kind::LoggedOut(reason), None)
+    }
+
+    pub(crate) fn refresh(cause: RefreshError) -> Self {
+        let retry_after = cause.retry_after();
+        match cause.configuration_hint() {
+            Some(hint) => Self::new(Kind::Configuration(hint.to_owned()), Some(cause.into())),
+            None => Self::new(Kind::Refresh, Some(cause.into())).with_retry_after(retry_after),
+        }
+    }
+
+    pub(crate) fn withheld(retry_after: Duration) -> Self {
+        Self::new(Kind::Withheld, None).with_retry_after(Some(retry_after))
+    }
+
+    pub(crate) fn timed_out() -> Self {
+        Self::new(Kind::TimedOut, None)
+    }
+
+    pub(crate) fn login_required() -> Self {
+        Self::new(Kind::LoginRequired, None)
+    }
+
+    pub(crate) fn configuration(message: impl Into<String>) -> Self {
+        Self::new(Kind::Configuration(message.into()), None)
+    }
+
+    /// `store` says which one, as in "the file /home/me/tokens.json".
+    pub(crate) fn store(store: &str, cause: StoreError) -> Self {
+        Self::new(Kind::Store(store.to_owned()), Some(cause.into()))
+    }
+
+    pub(crate) fn internal(what: &'static str, source: Option<Source>) -> Self {
+        Self::new(Kind::Internal(what), source)
+    }
+
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    /// Only for errors that were just made: what is shared already stays as it is.
+    pub(crate) fn with_tokens(mut self, tokens: TokenResponse) -> Self {
+        match Arc::get_mut(&mut self.inner) {
+            Some(inner) => inner.tokens = Some(tokens),
+            None => {
+                self.inner = Arc::new(Inner {
+                    kind: Kind::Internal("the login could not be kept"),
+                    source: Some(self.clone().into()),
+                    tokens: Some(tokens),
+                });
+            }
+        }
+        self
+    }
+
+    fn new(kind: Kind, source: Option<Source>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                source,
+                tokens: None,
+            }),
+            retry_after: None,
+            link: None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner.kind {
+            Kind::LoggedOut(None) => f.write_str("not logged in"),
+            Kind::LoggedOut(Some(reason)) => write!(f, "logged out: {reason}"),
+            Kind::Refresh => f.write_str("the access token could not be refreshed for now"),
+            Kind::Withheld => {
+                f.write_str("the server keeps refusing new access tokens, so none is fetched now")
+            }
+            Kind::TimedOut => f.write_str("the request timed out while it waited for a token"),
+            Kind::LoginRequired => {
+                f.write_str("the access token was refused and there is no refresh token: log in")
+            }
+            Kind::Configuration(what) => f.write_str(what),
+            Kind::Store(store) => write!(f, "the token store failed: {store}"),
+            Kind::Internal(what) => f.write_str(what),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.inner.kind)
+            .field("retry_after", &self.retry_after)
+            .field("source", &self.inner.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.link {
+            Some(link) => Some(&**link),
+            None => self.cause(),
+        }
+    }
+}
+
+impl From<Error> for reqwest_middleware::Error {
+    fn from(error: Error) -> Self {
+        let link = Some(Arc::new(Link(error.clone())));
+        Self::middleware(Error { link, ..error })
+    }
+}
+
+/// The error once more, in the place of its cause.
+///
+/// reqwest-middleware's and reqwest-retry's errors are transparent: their `source` is that of the
+/// error they hold, and where one holds the other, ours is in no chain. Its source is. Displayed,
+/// it is the cause, or what to do.
+struct Link(Error);
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.cause() {
+            Some(cause) => fmt::Display::fmt(cause, f),
+            None => f.write_str(self.0.inner.kind.advice()),
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Link {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.cause()?.source()
+    }
+}
+
+impl Kind {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::LoggedOut(_) | Self::LoginRequired => "log in to go on",
+            Self::Refresh | Self::Withheld | Self::Store(_) => "try again later",
+            Self::TimedOut => "allow more time, or try again",
+            Self::Configuration(_) => "put the program's settings right",
+            Self::Internal(_) => "this program has a defect",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn found_behind_middleware_retry_and_context() {
+        let bare = Error::logged_out(Some(LogoutReason::Revoked));
+        let middleware = || reqwest_middleware::Error::from(bare.clone());
+        let retry = reqwest_retry::RetryError::WithRetries {
+            retries: 3,
+            err: middleware(),
+        };
+        let behind_retry = reqwest_middleware::Error::Middleware(retry.into());
+        let plain_retry =
+            reqwest_middleware::Error::middleware(reqwest_retry::RetryError::Error(middleware()));
+        let context = anyhow::Error::new(middleware())
+            .context("loading")
+            .context("at start");
+        let boxed: Box<dyn StdError> = Box::new(middleware());
+        let inner_context =
+            reqwest_middleware::Error::Middleware(anyhow::Error::new(bare.clone()).context("x"));
+        let all: [&(dyn StdError + 'static); 7] = [
+            &bare,
+            &middleware(),
+            &behind_retry,
+            &plain_retry,
+            context.as_ref(),
+            boxed.as_ref(),
+            &inner_context,
+        ];
+        for error in all {
+            let found = Error::find(error).expect("found");
+            assert!(found.is_logged_out());
+            assert_eq!(found.logout_reason(), Some(LogoutReason::Revoked));
+        }
+        let chain = format!("{:#}", anyhow::Error::new(middleware()));
+        assert_eq!(
+            chain,
+            "logged out: the server revoked the session: log in to go on"
+        );
+        assert!(Error::find(&std::io::Error::other("x")).is_none());
+        let foreign = reqwest_middleware::Error::Middleware(anyhow::anyhow!("x"));
+        assert!(Error::find(&foreign).is_none());
+    }
+}

@@ -1,0 +1,57 @@
+//! Access tokens that never expire under you: a middleware for [reqwest] that attaches the token,
+//! refreshes it exactly once however many requests want it, replays the request, or tells you
+//! that the user is logged out.
+//!
+//! The modules in the order in which a request meets them are the story:
+//!
+//! 1. `middleware`: is the request ours? Take the current token, keep a clone, attach, send.
+//! 2. `origin`: which requests may carry the token.
+//! 3. `challenge`: what a 401 says.
+//! 4. `session`: who is logged in, with which token; log in and out.
+//! 5. `refresh`: one refresh for everybody, in an order in which no token is lost.
+//! 6. `lock`, `store`, `token`: what it stands on.
+//!
+//! [`Session::builder`] is where to begin.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unnameable_types,
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs
+)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
+
+mod middleware;
+pub use middleware::{
+    LoginRequired, NoAuth, NotReplayed, ReauthMiddleware, RefreshWithheld, ReplayBody,
+    StepUpRequired,
+};
+
+mod origin;
+
+mod challenge;
+
+mod session;
+pub use session::{Revocation, Session, SessionBuilder, Status};
+
+mod refresh;
+
+mod lock;
+
+mod endpoint;
+pub use endpoint::{OAuth2Endpoint, RefreshError, TokenEndpoint};
+
+mod store;
+pub use store::{FileStore, MemoryStore, Record, StoreError, TokenStore};
+
+mod token;
+pub use token::{AccessToken, RefreshToken, TokenResponse};
+
+mod event;
+pub use event::{Event, Events, LogoutReason};
+
+mod error;
+pub use error::Error;

@@ -1,0 +1,291 @@
+//! A request's way: attach, send, and on a 401 refresh and replay.
+//!
+//! The middleware sends a request as it is, once, with the session's token. It sends it a second
+//! time only after a 401 that a new token may cure, and never a third time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::{Extensions, StatusCode, header};
+use reqwest::{Request, Response};
+use reqwest_middleware::{Middleware, Next, Result};
+
+use crate::challenge::{self, Challenge, StepUp};
+use crate::error::Error;
+use crate::event::Event;
+use crate::refresh::Place;
+use crate::session::{Recovery, Session};
+use crate::token::Tokens;
+
+/// Attaches a session's token to requests, from [`Session::middleware`].
+///
+/// - Requests to an origin that isn't the session's, requests that carry an `Authorization`
+///   header of their own, and requests with the [`NoAuth`] extension pass untouched.
+/// - An expired token is refreshed before the request is sent; one that expires soon, in the
+///   background.
+/// - A 401 leads to one refresh, shared by all requests that need it, and one replay. A second
+///   401 is the caller's, and so is one that says no new token would help.
+/// - A request that can't have a token fails with an [`Error`] inside
+///   [`reqwest_middleware::Error::Middleware`]; find it with [`Error::find`].
+///
+/// A response carries [`NotReplayed`], [`LoginRequired`], [`RefreshWithheld`] or
+/// [`StepUpRequired`] in its extensions where a 401 was left to the caller for that reason.
+#[derive(Clone)]
+pub struct ReauthMiddleware {
+    session: Session,
+}
+
+impl ReauthMiddleware {
+    pub(crate) fn new(session: Session) -> Self {
+        Self { session }
+    }
+
+    /// Where the request goes, if it is to carry the token.
+    fn place_of(&self, request: &Request, extensions: &Extensions) -> Option<Place> {
+        if request.headers().contains_key(header::AUTHORIZATION)
+            || extensions.get::<NoAuth>().is_some()
+        {
+            return None;
+        }
+        let origins = &self.session.core().origins;
+        let origin = origins
+            .iter()
+            .position(|origin| origin.covers(request.url()))?;
+        Some(Place::new(origin, request.url().path()))
+    }
+
+    fn attach(&self, request: &mut Request, tokens: &Tokens) {
+        let headers = request.headers_mut();
+        for (name, value) in &self.session.core().headers {
+            if !headers.contains_key(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(header::AUTHORIZATION, tokens.header.clone());
+    }
+
+    /// Whether this is a 401 on the token that the request carried. What shows the token to be
+    /// accepted is noted.
+    fn is_refusal(&self, response: &Response, tokens: &Tokens, place: Place) -> bool {
+        let core = self.session.core();
+        // A redirect to elsewhere has left the token behind: what is said there is not about it.
+        if !core.origins[place.origin].covers(response.url()) {
+            return false;
+        }
+        let status = response.status();
+        if status.is_success() || status.is_redirection() {
+            core.storm.accepted(tokens, place);
+        }
+        status == StatusCode::UNAUTHORIZED
+    }
+}
+
+#[async_trait]
+impl Middleware for ReauthMiddleware {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let Some(place) = self.place_of(&request, extensions) else {
+            return next.run(request, extensions).await;
+        };
+        let core = self.session.core();
+        let patience = Patience::of(&request);
+        let tokens = patience.wait(core.current()).await?;
+
+        let spare = Spare::of(&mut request, extensions);
+        self.attach(&mut request, &tokens);
+        patience.apply_to(&mut request);
+        let response = next.clone().run(request, extensions).await?;
+        if !self.is_refusal(&response, &tokens, place) {
+            return Ok(response);
+        }
+
+        match challenge::read(response.headers()) {
+            Challenge::Refresh => {}
+            Challenge::Final => return Ok(response),
+            Challenge::StepUp(step_up) => {
+                core.emit(Event::StepUpRequired);
+                return Ok(marked(response, StepUpRequired(step_up)));
+            }
+        }
+        let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
+            Recovery::Replay(fresh) => fresh,
+            Recovery::Withheld(wait) => return Ok(marked(response, RefreshWithheld(wait))),
+            Recovery::LoginRequired => return Ok(marked(response, LoginRequired)),
+        };
+
+        let Some(mut replay) = spare.map(Spare::into_request) else {
+            return Ok(marked(response, NotReplayed));
+        };
+        self.attach(&mut replay, &fresh);
+        patience.apply_to(&mut replay);
+        let response = next.run(replay, extensions).await?;
+        if self.is_refusal(&response, &fresh, place) {
+            core.storm.refused_at(Instant::now(), &fresh, place);
+        }
+        Ok(response)
+    }
+}
+
+impl fmt::Debug for ReauthMiddleware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReauthMiddleware")
+            .field("session", &self.session)
+            .finish()
+    }
+}
+
+/// A request extension: this request goes without the session's token, and its 401 is its own.
+///
+/// ```
+/// # fn show(client: reqwest_middleware::ClientWithMiddleware) {
+/// use reqwest_reauth::NoAuth;
+///
+/// let request = client.get("https://api.example.com/public").with_extension(NoAuth);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "a marker that callers make")]
+pub struct NoAuth;
+
+/// A request extension: fills the body again for the replay, where it can't be cloned (a stream,
+/// a multipart form).
+///
+/// The function gets the request as it was before its first send, headers included, without a
+/// body. A multipart form has a new boundary each time, so its `Content-Type` has to be set too:
+///
+/// ```
+/// # fn show(client: reqwest_middleware::ClientWithMiddleware, path: std::path::PathBuf) {
+/// use reqwest_reauth::ReplayBody;
+///
+/// let body = |path: &std::path::Path| reqwest::Body::from(std::fs::read(path).unwrap_or_default());
+/// let request = client
+///     .post("https://api.example.com/upload")
+///     .body(body(&path))
+///     .with_extension(ReplayBody::new(move |request| *request.body_mut() = Some(body(&path))));
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ReplayBody(Arc<dyn Fn(&mut Request) + Send + Sync>);
+
+impl ReplayBody {
+    /// Replays with what `fill` puts into the request.
+    pub fn new(fill: impl Fn(&mut Request) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(fill))
+    }
+}
+
+impl fmt::Debug for ReplayBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplayBody")
+    }
+}
+
+/// A response extension on a 401: the token was refreshed, but the request's body can't be sent
+/// again. The next call will work; [`ReplayBody`] makes this one work too.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct NotReplayed;
+
+/// A response extension on a 401: the session has no refresh token, so only a new login helps.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LoginRequired;
+
+/// A response extension on a 401: no refresh was made, as the last ones did not help here.
+#[derive(Clone, Copy, Debug)]
+pub struct RefreshWithheld(Duration);
+
+impl RefreshWithheld {
+    /// How long until a 401 may lead to a refresh again.
+    pub fn retry_after(&self) -> Duration {
+        self.0
+    }
+}
+
+/// A response extension on a 401: the resource wants the user to log in more strongly
+/// (RFC 9470 §3). The session is as good as before.
+#[derive(Clone, Debug)]
+pub struct StepUpRequired(StepUp);
+
+impl StepUpRequired {
+    /// The authentication context classes that would do, to be passed on to the login.
+    pub fn acr_values(&self) -> Option<&str> {
+        self.0.acr_values.as_deref()
+    }
+
+    /// How old the login may be.
+    pub fn max_age(&self) -> Option<Duration> {
+        self.0.max_age.map(Duration::from_secs)
+    }
+}
+
+fn marked<T: Clone + Send + Sync + 'static>(mut response: Response, mark: T) -> Response {
+    response.extensions_mut().insert(mark);
+    response
+}
+
+/// The request's own time-out: it counts from here, over all waits and both sends.
+struct Patience(Option<tokio::time::Instant>);
+
+impl Patience {
+    fn of(request: &Request) -> Self {
+        let timeout = request.timeout();
+        Self(timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(*timeout)))
+    }
+
+    async fn wait<T>(
+        &self,
+        future: impl Future<Output = std::result::Result<T, Error>>,
+    ) -> std::result::Result<T, Error> {
+        match self.0 {
+            None => future.await,
+            Some(end) => (tokio::time::timeout_at(end, future).await)
+                .unwrap_or_else(|_| Err(Error::timed_out())),
+        }
+    }
+
+    fn apply_to(&self, request: &mut Request) {
+        if let Some(end) = self.0 {
+            *request.timeout_mut() =
+                Some(end.saturating_duration_since(tokio::time::Instant::now()));
+        }
+    }
+}
+
+/// The request before its first send, kept for the replay.
+struct Spare {
+    request: Request,
+    fill: Option<ReplayBody>,
+}
+
+impl Spare {
+    /// `None` if the body can't be sent again.
+    fn of(request: &mut Request, extensions: &Extensions) -> Option<Self> {
+        if let Some(request) = request.try_clone() {
+            let fill = None;
+            return Some(Self { request, fill });
+        }
+        // All but the body, which only the caller can fill again.
+        let fill = extensions.get::<ReplayBody>()?.clone();
+        let body = request.body_mut().take();
+        let clone = request.try_clone();
+        *request.body_mut() = body;
+        clone.map(|request| Self {
+            request,
+            fill: Some(fill),
+        })
+    }
+
+    fn into_request(mut self) -> Request {
+        if let Some(ReplayBody(fill)) = self.fill {
+            fill(&mut self.request);
+        }
+        self.request
+    }
+}

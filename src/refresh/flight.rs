@@ -1,0 +1,186 @@
+//! One at a time, shared by all: the first to ask starts it, the others wait for its result.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::error::Error;
+
+/// Something that is done once for everybody who wants it at the same time.
+///
+/// Whoever waits may go away at any moment: the flight is not theirs. Its failure is shared like
+/// its success, so that a thousand waiters never try one after the other.
+pub(crate) struct SingleFlight<T>(Arc<Mutex<Slot<T>>>);
+
+struct Slot<T> {
+    count: u64,
+    under_way: Option<(u64, watch::Sender<Answer<T>>)>,
+}
+
+type Answer<T> = Option<Result<T, Error>>;
+
+/// What asking for a flight came to.
+#[must_use]
+pub(crate) enum Joined<A, T> {
+    /// No flight was needed.
+    Already(A),
+    Waiting(Waiter<T>),
+}
+
+impl<T: Clone> SingleFlight<T> {
+    pub(crate) fn new() -> Self {
+        let slot = Slot {
+            count: 0,
+            under_way: None,
+        };
+        Self(Arc::new(Mutex::new(slot)))
+    }
+
+    /// Joins the flight under way, or starts one. `look_again` is asked first, while no flight
+    /// can begin or end: its answer makes one needless.
+    pub(crate) fn join<A>(
+        &self,
+        look_again: impl FnOnce() -> Option<A>,
+        start: impl FnOnce(Landing<T>),
+    ) -> Joined<A, T> {
+        let mut slot = lock(&self.0);
+        if let Some(answer) = look_again() {
+            return Joined::Already(answer);
+        }
+        if let Some((_, sender)) = &slot.under_way {
+            return Joined::Waiting(Waiter(sender.subscribe()));
+        }
+        let (sender, receiver) = watch::channel(None);
+        slot.count += 1;
+        let number = slot.count;
+        slot.under_way = Some((number, sender));
+        drop(slot);
+        start(Landing {
+            slot: Arc::clone(&self.0),
+            number,
+        });
+        Joined::Waiting(Waiter(receiver))
+    }
+
+    /// Joins the flight under way, if there is one.
+    pub(crate) fn under_way(&self) -> Option<Waiter<T>> {
+        let slot = lock(&self.0);
+        (slot.under_way.as_ref()).map(|(_, sender)| Waiter(sender.subscribe()))
+    }
+
+    /// Answers everybody who waits with `error`. What was started goes on by itself, unheard.
+    pub(crate) fn abandon(&self, error: Error) {
+        let under_way = lock(&self.0).under_way.take();
+        if let Some((_, sender)) = under_way {
+            sender.send_replace(Some(Err(error)));
+        }
+    }
+}
+
+/// A seat on a flight. Dropping it changes nothing for the others.
+pub(crate) struct Waiter<T>(watch::Receiver<Answer<T>>);
+
+impl<T: Clone> Waiter<T> {
+    pub(crate) async fn wait(mut self) -> Result<T, Error> {
+        match self.0.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            _ => Err(lost()),
+        }
+    }
+}
+
+/// The duty to answer those who wait. Dropped without a result, it answers with an error.
+pub(crate) struct Landing<T> {
+    slot: Arc<Mutex<Slot<T>>>,
+    number: u64,
+}
+
+impl<T> Landing<T> {
+    /// Ends the flight. From here on, who asks looks again or starts another.
+    pub(crate) fn land(self, result: Result<T, Error>) {
+        self.answer(result);
+    }
+
+    fn answer(&self, result: Result<T, Error>) {
+        let mut slot = lock(&self.slot);
+        // Not ours: it was abandoned, and another may be under way.
+        if slot
+            .under_way
+            .as_ref()
+            .is_some_and(|(number, _)| *number == self.number)
+            && let Some((_, sender)) = slot.under_way.take()
+        {
+            drop(slot);
+            sender.send_replace(Some(result));
+        }
+    }
+}
+
+impl<T> Drop for Landing<T> {
+    fn drop(&mut self) {
+        self.answer(Err(lost()));
+    }
+}
+
+fn lost() -> Error {
+    Error::internal("the session was closed", None)
+}
+
+fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everybody_shares_one_result_and_the_next_starts_anew() {
+        let flights = SingleFlight::<u32>::new();
+        let mut landings = Vec::new();
+        let mut waiters = Vec::new();
+        for _ in 0..100 {
+            let Joined::Waiting(waiter) = flights.join(|| None::<()>, |l| landings.push(l)) else {
+                unreachable!("nothing makes it needless");
+            };
+            waiters.push(waiter);
+        }
+        assert_eq!(landings.len(), 1);
+        landings.remove(0).land(Ok(7));
+        for waiter in waiters {
+            assert_eq!(waiter.wait().await.unwrap(), 7);
+        }
+        let _second = flights.join(|| None::<()>, |l| landings.push(l));
+        assert_eq!(landings.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_is_dropped_answers_with_an_error() {
+        let flights = SingleFlight::<u32>::new();
+        let Joined::Waiting(waiter) = flights.join(|| None::<()>, drop) else {
+            unreachable!("nothing makes it needless");
+        };
+        assert_eq!(
+            waiter.wait().await.unwrap_err().to_string(),
+            "the session was closed"
+        );
+        assert!(flights.under_way().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_flight_lands_unheard_beside_its_successor() {
+        let flights = SingleFlight::<u32>::new();
+        let mut landings = Vec::new();
+        let Joined::Waiting(first) = flights.join(|| None::<()>, |l| landings.push(l)) else {
+            unreachable!("nothing makes it needless");
+        };
+        flights.abandon(Error::logged_out(None));
+        assert!(first.wait().await.unwrap_err().is_logged_out());
+        let Joined::Waiting(second) = flights.join(|| None::<()>, |l| landings.push(l)) else {
+            unreachable!("nothing makes it needless");
+        };
+        landings.remove(0).land(Ok(1));
+        landings.remove(0).land(Ok(2));
+        assert_eq!(second.wait().await.unwrap(), 2);
+    }
+}

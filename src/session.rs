@@ -1,0 +1,184 @@
+//! The handle of a session: log in, log out, and what is known in between.
+
+mod builder;
+pub use builder::SessionBuilder;
+mod core;
+pub(crate) use core::{Core, Recovery};
+mod login;
+mod logout;
+pub use logout::Revocation;
+mod state;
+mod status;
+pub use status::Status;
+mod thread;
+pub(crate) use thread::Entered;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::endpoint::TokenEndpoint;
+use crate::error::Error;
+use crate::event::Events;
+use crate::middleware::ReauthMiddleware;
+use crate::session::state::Phase;
+use crate::token::{AccessToken, TokenResponse};
+
+/// One logged-in account at one authorization server, shared by everything in the program that
+/// talks to its API.
+///
+/// Cheap to clone; clones, and the [middleware](Self::middleware) made from them, share the
+/// session. It may be used from several runtimes. Dropping the last handle waits for a refresh
+/// that was already sent, so that its answer is not lost: at most 45 seconds, usually not at all.
+/// [`drain`](Self::drain) does the same without blocking.
+#[derive(Clone)]
+pub struct Session(Arc<Handle>);
+
+/// The last one to go closes the session. What runs on the session's thread holds only the core.
+struct Handle {
+    core: Arc<Core>,
+}
+
+impl Session {
+    /// A session of the program `service` (the name under which its tokens are kept), refreshed
+    /// by `endpoint`.
+    pub fn builder(service: impl Into<String>, endpoint: impl TokenEndpoint) -> SessionBuilder {
+        SessionBuilder::new(service.into(), Box::new(endpoint))
+    }
+
+    /// The middleware that attaches this session's token, to be given to
+    /// [`reqwest_middleware::ClientBuilder::with`]. One session may serve any number of clients.
+    pub fn middleware(&self) -> ReauthMiddleware {
+        ReauthMiddleware::new(self.clone())
+    }
+
+    /// Whether somebody is logged in, as far as this machine knows: reads the store if that was
+    /// not done yet, and asks no server.
+    ///
+    /// # Errors
+    /// The store can't be read, or holds something that isn't a record of this session.
+    pub async fn is_logged_in(&self) -> Result<bool, Error> {
+        self.core().know().await?;
+        Ok(self.core().state.tokens().is_some())
+    }
+
+    /// Keeps the tokens of a login, in place of any before. Requests that started earlier never
+    /// get them: they fail as logged out.
+    ///
+    /// Once per login, not at every start: the store keeps the session. The lifetimes in `tokens`
+    /// count from now.
+    ///
+    /// # Errors
+    /// The tokens are unusable or could not be stored, or a [`log_out`](Self::log_out) came
+    /// meanwhile. Then nothing was stored, and [`Error::tokens`] gives them back.
+    pub async fn log_in(&self, tokens: TokenResponse) -> Result<(), Error> {
+        let core = Arc::clone(self.core());
+        let given = tokens.clone();
+        let login = async move { core.log_in(tokens).await };
+        self.core()
+            .thread
+            .run(login)
+            .await
+            .map_err(|error| error.with_tokens(given))
+    }
+
+    /// Logs out: no request gets a token from now on, and waiting ones fail as logged out, at
+    /// once. Then the store is cleared, and the refresh token revoked at the server if the
+    /// endpoint can (RFC 7009), within a few seconds or not at all.
+    ///
+    /// # Errors
+    /// The store could not be cleared. This program is logged out all the same; the next one to
+    /// start may not be.
+    pub async fn log_out(&self) -> Result<Revocation, Error> {
+        let core = Arc::clone(self.core());
+        self.core()
+            .thread
+            .run(async move { core.log_out().await })
+            .await
+    }
+
+    /// An access token for what isn't HTTP: gRPC metadata, a WebSocket, a child process.
+    /// Refreshed first if it is known to have expired.
+    ///
+    /// # Errors
+    /// As for a request: [logged out](Error::is_logged_out), or [for now](Error::is_transient).
+    pub async fn access_token(&self) -> Result<AccessToken, Error> {
+        self.core().current().await.map(AccessToken)
+    }
+
+    /// Tells that a server refused `token`, and gives the one to try next: the current one if
+    /// that is newer, else from a refresh. Tokens that are refused over and over lead to
+    /// [transient](Error::is_transient) errors, not to a refresh each.
+    ///
+    /// # Errors
+    /// As for [`access_token`](Self::access_token), and
+    /// [login required](Error::is_login_required) where there is nothing to refresh with.
+    pub async fn refused(&self, token: &AccessToken) -> Result<AccessToken, Error> {
+        match self.core().recover(&token.0, None).await? {
+            Recovery::Replay(tokens) => Ok(AccessToken(tokens)),
+            Recovery::Withheld(retry_after) => Err(Error::withheld(retry_after)),
+            Recovery::LoginRequired => Err(Error::login_required()),
+        }
+    }
+
+    /// How the session stands, for a person to read.
+    ///
+    /// # Errors
+    /// As for [`is_logged_in`](Self::is_logged_in).
+    pub async fn status(&self) -> Result<Status, Error> {
+        let core = self.core();
+        core.know().await?;
+        let snapshot = core.state.get();
+        let tokens = core.state.tokens();
+        let tokens = tokens.as_deref();
+        Ok(Status {
+            store: core.store.describe(),
+            endpoint: core.endpoint.id(),
+            account: core.account.clone(),
+            logged_in: tokens.is_some(),
+            logout_reason: match &snapshot.phase {
+                Phase::LoggedOut { reason, .. } => *reason,
+                _ => None,
+            },
+            received_at: tokens.map(|tokens| tokens.received_at),
+            expires_at: tokens.and_then(|tokens| Some(tokens.expiry.as_ref()?.at.wall)),
+            refreshes: tokens.map_or(0, |tokens| tokens.generation),
+            has_refresh_token: tokens.is_some_and(|tokens| tokens.refresh.is_some()),
+            cooldown: tokens
+                .and_then(|tokens| core.storm.cooling_at(Instant::now(), tokens))
+                .and_then(|error| error.retry_after()),
+        })
+    }
+
+    /// What happens to the session from now on.
+    pub fn events(&self) -> Events {
+        Events(self.core().events.subscribe())
+    }
+
+    /// Waits until nothing is under way that the end of the program would lose: a refresh whose
+    /// token was sent, a logout, an `on_logout` hook. At most 45 seconds, usually not at all.
+    ///
+    /// For the end of `main`, and for Ctrl-C.
+    pub async fn drain(&self) {
+        self.core().thread.drain().await;
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.thread.close();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("service", &self.core().service)
+            .field("account", &self.core().account)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! How a session is set up.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::endpoint::{TokenEndpoint, header};
+use crate::error::Error;
+use crate::event::{self, LogoutReason};
+use crate::lock::ProcessLock;
+use crate::origin::Origin;
+use crate::refresh::{Journal, SingleFlight, Storm, Trace};
+use crate::session::core::OnLogout;
+use crate::session::logout::Revoking;
+use crate::session::state::State;
+use crate::session::thread::SessionThread;
+use crate::session::{Core, Handle, Session};
+use crate::store::{Pin, StoreThread, TokenStore};
+
+/// Sets up a [`Session`], from [`Session::builder`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct SessionBuilder {
+    service: String,
+    endpoint: Box<dyn TokenEndpoint>,
+    origins: Vec<String>,
+    account: String,
+    store: Option<StoreThread>,
+    headers: Vec<Result<(HeaderName, HeaderValue), String>>,
+    on_logout: Option<OnLogout>,
+    min_refresh_interval: Duration,
+}
+
+impl SessionBuilder {
+    pub(crate) fn new(service: String, endpoint: Box<dyn TokenEndpoint>) -> Self {
+        Self {
+            service,
+            endpoint,
+            origins: Vec::new(),
+            account: "default".to_owned(),
+            store: None,
+            headers: Vec::new(),
+            on_logout: None,
+            min_refresh_interval: MIN_REFRESH_INTERVAL,
+        }
+    }
+
+    /// Adds an origin that may see the token: scheme, host and port, as in
+    /// `https://api.example.com`. Plain http is for loopback only. At least one is required.
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// Which of the user's accounts this session is. Default: `default`.
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.account = account.into();
+        self
+    }
+
+    /// Where the tokens are kept. Required: there is no default yet.
+    pub fn store(mut self, store: impl TokenStore) -> Self {
+        self.store = Some(StoreThread::new(store));
+        self
+    }
+
+    /// Adds a header to every request that gets the token, unless the request has it already:
+    /// for servers that tie tokens to a device or a `User-Agent`. Give the endpoint the same one.
+    /// Default: none.
+    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.headers.push(header(name.as_ref(), value.as_ref()));
+        self
+    }
+
+    /// Is called once when the session ends, with the reason, on a thread of its own: it may
+    /// block, and may use the session. The program waits for it at its end. Default: nothing.
+    pub fn on_logout(mut self, hook: impl Fn(LogoutReason) + Send + Sync + 'static) -> Self {
+        self.on_logout = Some(Arc::new(hook));
+        self
+    }
+
+    /// How soon after a refresh a 401, from an origin that never accepted the new token, may lead
+    /// to another one. Default: 10 seconds.
+    pub fn min_refresh_interval(mut self, interval: Duration) -> Self {
+        self.min_refresh_interval = interval;
+        self
+    }
+
+    /// The session. Does no I/O: the store is read when first needed.
+    ///
+    /// # Errors
+    /// A [configuration error](Error::is_configuration) that says what is wrong: no origin or one
+    /// that is not secure, no store, or settings that the endpoint refuses.
+    pub fn build(self) -> Result<Session, Error> {
+        if self.service.is_empty() || self.account.is_empty() {
+            return Err(Error::configuration(
+                "the service's and the account's name can't be empty",
+            ));
+        }
+        self.endpoint.check().map_err(Error::configuration)?;
+        if self.origins.is_empty() {
+            return Err(Error::configuration(
+                "no origin may see the token: name the API with .origin(\"https://…\")",
+            ));
+        }
+        let origins = (self.origins.iter())
+            .map(|origin| Origin::parse(origin))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Error::configuration)?;
+        let headers = (self.headers.into_iter())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Error::configuration)?;
+        let store = self.store.ok_or_else(|| {
+            Error::configuration(
+                "no store for the tokens: choose one with .store(…), for instance a FileStore",
+            )
+        })?;
+        let core = Core {
+            service: self.service,
+            account: self.account,
+            storm: Storm::new(origins.len(), self.min_refresh_interval),
+            origins,
+            headers,
+            on_logout: self.on_logout,
+            pin: Pin(self.endpoint.id()),
+            endpoint: self.endpoint,
+            store,
+            state: State::new(),
+            thread: SessionThread::new(),
+            gate: Arc::default(),
+            lock: ProcessLock,
+            journal: Journal,
+            trace: Trace,
+            refreshing: SingleFlight::new(),
+            reading: SingleFlight::new(),
+            events: event::channel(),
+            logouts: AtomicU64::new(0),
+            revoking: Mutex::new(Revoking::Nothing),
+            last_look: Mutex::new(None),
+        };
+        Ok(Session(Arc::new(Handle {
+            core: Arc::new(core),
+        })))
+    }
+}
+
+impl fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionBuilder")
+            .field("service", &self.service)
+            .field("account", &self.account)
+            .field("origins", &self.origins)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Servers that check tokens against a cache need seconds to learn of a new one; a loop of
+/// refreshes must not be faster than that.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);

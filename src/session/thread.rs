@@ -1,0 +1,277 @@
+//! The session's own thread: what runs there outlives the callers and their runtimes.
+
+use std::cell::Cell;
+use std::panic;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::Error;
+
+/// A thread with a current-thread runtime, started when first needed.
+///
+/// What must not be interrupted is [entered](Self::enter) as work: [`close`](Self::close), at
+/// the end of the last handle, waits for it within bounds and lets nothing else begin.
+pub(crate) struct SessionThread {
+    running: Mutex<Option<Running>>,
+    work: Arc<Work>,
+}
+
+struct Running {
+    runtime: runtime::Handle,
+    _stop: oneshot::Sender<()>,
+}
+
+impl SessionThread {
+    pub(crate) fn new() -> Self {
+        Self {
+            running: Mutex::new(None),
+            work: Arc::default(),
+        }
+    }
+
+    /// Runs `future` on the thread, to its end even if the caller is dropped. Its panic is an
+    /// error to the caller.
+    ///
+    /// # Errors
+    /// The caller is on the thread itself: it would wait for itself for ever.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.guard()?;
+        let task = self.runtime()?.spawn(future);
+        task.await.unwrap_or_else(|error| {
+            Err(if error.is_panic() {
+                Error::internal("the token endpoint's code panicked: see its message", None)
+            } else {
+                Error::internal("the session is closed", None)
+            })
+        })
+    }
+
+    /// Starts `future` on the thread and lets it run.
+    pub(crate) fn spawn(
+        &self,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        self.runtime()?.spawn(future);
+        Ok(())
+    }
+
+    /// Fails on the session's own thread, where only a token endpoint's code runs: what it waited
+    /// for would be waiting for it.
+    pub(crate) fn guard(&self) -> Result<(), Error> {
+        if ROLE.get() == Role::Session(self.id()) {
+            return Err(Error::internal(
+                "a token endpoint called its own session: it must use the client it is given",
+                None,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Enters work that the end of the program has to wait for. `None` once the session closes.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        let mut state = self.work.lock();
+        if state.closing {
+            return None;
+        }
+        state.entered += 1;
+        Some(Entered(Arc::clone(&self.work)))
+    }
+
+    /// Runs `hook` on a thread of its own: it may block, panic, and use the session.
+    pub(crate) fn hook(&self, hook: impl FnOnce() + Send + 'static) {
+        self.work.lock().hooks += 1;
+        let work = Arc::clone(&self.work);
+        let started = thread::Builder::new()
+            .name("reauth-hook".to_owned())
+            .spawn(move || {
+                ROLE.set(Role::Hook);
+                // Its message is printed; there is nobody here to pass the panic on to.
+                let _ = panic::catch_unwind(panic::AssertUnwindSafe(hook));
+                work.leave(|state| state.hooks -= 1);
+            });
+        if started.is_err() {
+            self.work.leave(|state| state.hooks -= 1);
+        }
+    }
+
+    /// Waits until nothing is going on that must not be interrupted, [`DRAIN`] at most. From a
+    /// hook it waits for everything but hooks; on the session's own thread, for nothing.
+    pub(crate) async fn drain(&self) {
+        let role = ROLE.get();
+        if role == Role::Session(self.id()) || self.work.lock().is_quiet(role) {
+            return;
+        }
+        let work = Arc::clone(&self.work);
+        let quiet = async move {
+            loop {
+                let changed = work.changed.notified();
+                let patience = match &*work.lock() {
+                    state if state.is_quiet(role) => return,
+                    state => state.patience_at(Instant::now()),
+                };
+                let _ = tokio::time::timeout(patience, changed).await;
+            }
+        };
+        // On the session's thread: the caller's runtime may have no clock, or a paused one.
+        let _ = self
+            .run(async { Ok(tokio::time::timeout(DRAIN, quiet).await) })
+            .await;
+    }
+
+    /// Lets nothing begin any more, waits for what was begun, and stops the thread. Blocks for
+    /// [`DRAIN`] at most; not at all where the thread itself, or a hook, drops the last handle.
+    pub(crate) fn close(&self) {
+        let mut state = self.work.lock();
+        state.closing = true;
+        let role = ROLE.get();
+        if role == Role::Elsewhere {
+            let end = Instant::now() + DRAIN;
+            while !state.is_quiet(role) {
+                let now = Instant::now();
+                let left = end
+                    .saturating_duration_since(now)
+                    .min(state.patience_at(now));
+                if now >= end {
+                    break;
+                }
+                state = (self.work.left.wait_timeout(state, left))
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+        }
+        drop(state);
+        // Dropping `_stop` ends the thread's runtime, with whatever was only waiting.
+        *self.running() = None;
+    }
+
+    fn runtime(&self) -> Result<runtime::Handle, Error> {
+        let mut running = self.running();
+        if let Some(running) = &*running {
+            return Ok(running.runtime.clone());
+        }
+        if self.work.lock().closing {
+            return Err(Error::internal("the session is closed", None));
+        }
+        let failed = |e: std::io::Error| {
+            Error::internal("could not start the session's thread", Some(e.into()))
+        };
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let role = Role::Session(self.id());
+        thread::Builder::new()
+            .name("reauth-session".to_owned())
+            .spawn(move || {
+                ROLE.set(role);
+                // An error: the sender is gone, which is how it ends.
+                let _ = runtime.block_on(stopped);
+                // A name lookup may hang; nobody waits for it any more.
+                runtime.shutdown_background();
+            })
+            .map_err(failed)?;
+        *running = Some(Running {
+            runtime: handle.clone(),
+            _stop: stop,
+        });
+        Ok(handle)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells sessions apart: the address of what only this one holds.
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.work).addr()
+    }
+}
+
+/// Work that the end of the program waits for, until it is dropped.
+pub(crate) struct Entered(Arc<Work>);
+
+impl Entered {
+    /// From now on the end of the program waits only [`UNSAVED`] longer for it: the exchange is
+    /// over, and what is left may take for ever.
+    pub(crate) fn give_up_soon(&self) {
+        self.0
+            .leave(|state| state.patience = Some(Instant::now() + UNSAVED));
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.leave(|state| {
+            state.entered -= 1;
+            if state.entered == 0 {
+                state.patience = None;
+            }
+        });
+    }
+}
+
+#[derive(Default)]
+struct Work {
+    state: Mutex<WorkState>,
+    left: Condvar,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct WorkState {
+    closing: bool,
+    entered: usize,
+    hooks: usize,
+    patience: Option<Instant>,
+}
+
+impl WorkState {
+    fn is_quiet(&self, asking: Role) -> bool {
+        let hooks = self.hooks == 0 || asking == Role::Hook;
+        hooks && (self.entered == 0 || self.patience_at(Instant::now()).is_zero())
+    }
+
+    /// How long the work that goes on will be waited for, as far as that is known.
+    fn patience_at(&self, now: Instant) -> Duration {
+        (self.patience).map_or(DRAIN, |end| end.saturating_duration_since(now))
+    }
+}
+
+impl Work {
+    fn lock(&self) -> MutexGuard<'_, WorkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, change: impl FnOnce(&mut WorkState)) {
+        change(&mut self.lock());
+        self.left.notify_all();
+        self.changed.notify_waiters();
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Elsewhere,
+    Session(usize),
+    Hook,
+}
+
+thread_local! {
+    static ROLE: Cell<Role> = const { Cell::new(Role::Elsewhere) };
+}
+
+/// What a refresh can take once it was sent: the exchange (30 s), its replay (10 s), one save
+/// (3 s), and a little.
+const DRAIN: Duration = Duration::from_secs(45);
+
+/// A store that has refused the new tokens gets one more try before the program may end.
+const UNSAVED: Duration = Duration::from_secs(3);

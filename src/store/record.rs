@@ -1,0 +1,244 @@
+//! The record: what a store keeps of a session, opaque to the store.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use zeroize::Zeroizing;
+
+use crate::token::{Birth, Expiry, LoginId, Moment, RefreshToken, Secret, TokenResponse, Tokens};
+
+/// One session's tokens, as a [`TokenStore`](crate::TokenStore) keeps them.
+///
+/// The bytes are secret and opaque: a store gives back the ones it got. They are wiped from
+/// memory on drop, and `Debug` doesn't show them.
+#[derive(Clone)]
+pub struct Record(Zeroizing<Vec<u8>>);
+
+impl Record {
+    /// A record from the bytes of an earlier [`Self::as_bytes`]. Whether they are one is found
+    /// out by the session.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(Zeroizing::new(bytes.to_vec()))
+    }
+
+    /// The bytes to keep.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn of(tokens: &Tokens, pin: &Pin) -> Self {
+        let fields = Fields {
+            version: VERSION,
+            login: tokens.login.0.clone(),
+            generation: tokens.generation,
+            replayed: tokens.birth == Birth::ReplayedRefresh,
+            access_token: tokens.access.expose(),
+            refresh_token: tokens.refresh.as_ref().map(RefreshToken::secret),
+            received_at: to_millis(tokens.received_at),
+            expires_at: tokens.expiry.map(|expiry| to_millis(expiry.at.wall)),
+            refresh_expires_at: tokens.refresh_expires_at.map(to_millis),
+            scope: tokens.scope.as_deref(),
+            issued_by: &pin.0,
+        };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
+        // Strings and numbers: there is nothing in it that JSON can't say, and a Vec takes all.
+        let _ = serde_json::to_writer(&mut *bytes, &fields);
+        Self(bytes)
+    }
+
+    /// What the record says, as tokens of the login counted as `epoch` here.
+    pub(crate) fn read(&self, pin: &Pin, epoch: u64, now: Moment) -> Result<Tokens, Unreadable> {
+        let version: Version = serde_json::from_slice(&self.0).map_err(|_| Unreadable::Corrupt)?;
+        if version.version > VERSION {
+            return Err(Unreadable::Newer(version.version));
+        }
+        let fields: Owned = serde_json::from_slice(&self.0).map_err(|_| Unreadable::Corrupt)?;
+        if fields.issued_by != pin.0 {
+            return Err(Unreadable::OtherIssuer(fields.issued_by));
+        }
+        let received_at = from_millis(fields.received_at);
+        let expiry =
+            (fields.expires_at).map(|at| Expiry::restored(from_millis(at), received_at, now));
+        let access = TokenResponse::new(fields.access_token);
+        access.check().map_err(|_| Unreadable::Corrupt)?;
+        let header: HeaderValue = access.header();
+        Ok(Tokens {
+            login: LoginId(fields.login),
+            epoch,
+            generation: fields.generation,
+            birth: match (fields.generation, fields.replayed) {
+                (0, _) => Birth::Login,
+                (_, true) => Birth::ReplayedRefresh,
+                (_, false) => Birth::Refresh,
+            },
+            received: (now.wall.duration_since(received_at).ok())
+                .and_then(|age| now.mono.checked_sub(age)),
+            received_at,
+            expiry,
+            refresh_expires_at: fields.refresh_expires_at.map(from_millis),
+            access: access.access_token,
+            refresh: fields
+                .refresh_token
+                .map(|token| RefreshToken(Secret::new(token))),
+            scope: fields.scope,
+            header,
+            refused: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+        })
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record([redacted; {} bytes])", self.0.len())
+    }
+}
+
+/// The server that a session's refresh token may go to, and no other: where the record and the
+/// program disagree, nothing is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pin(pub(crate) String);
+
+/// Why a record is of no use here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    Corrupt,
+    /// Written by a later version of this crate.
+    Newer(u32),
+    /// Its refresh token belongs to another token endpoint or client.
+    OtherIssuer(String),
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    version: u32,
+    login: String,
+    generation: u64,
+    replayed: bool,
+    access_token: &'a str,
+    refresh_token: Option<&'a str>,
+    received_at: u64,
+    expires_at: Option<u64>,
+    refresh_expires_at: Option<u64>,
+    scope: Option<&'a str>,
+    issued_by: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Owned {
+    login: String,
+    generation: u64,
+    replayed: bool,
+    access_token: String,
+    refresh_token: Option<String>,
+    received_at: u64,
+    expires_at: Option<u64>,
+    refresh_expires_at: Option<u64>,
+    scope: Option<String>,
+    issued_by: String,
+}
+
+/// Milliseconds since 1970, the unit of every time in a record.
+fn to_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn from_millis(millis: u64) -> SystemTime {
+    // A damaged number is a time long ago: the token counts as expired, a refresh puts it right.
+    (UNIX_EPOCH.checked_add(Duration::from_millis(millis))).unwrap_or(UNIX_EPOCH)
+}
+
+const VERSION: u32 = 1;
+
+/// One allocation for most records, so that no half-written copy is left behind unwiped.
+const ROOM: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Identity;
+
+    #[test]
+    fn a_record_gives_back_what_was_stored() {
+        let now = Moment::now();
+        let response = TokenResponse::new("at-canary")
+            .refresh_token("rt-canary")
+            .scope("read write")
+            .expires_in(Duration::from_secs(3600))
+            .refresh_expires_in(Duration::from_secs(7200));
+        let identity = Identity {
+            login: LoginId("0123".into()),
+            epoch: 4,
+            generation: 7,
+            birth: Birth::ReplayedRefresh,
+        };
+        let tokens = Tokens::received(&response, None, identity, now);
+        let record = Record::of(&tokens, &pin());
+        let copy = Record::from_bytes(record.as_bytes())
+            .read(&pin(), 9, now)
+            .unwrap();
+        assert_eq!(copy.login, tokens.login);
+        assert_eq!(copy.epoch, 9);
+        assert_eq!(copy.generation, 7);
+        assert_eq!(copy.birth, Birth::ReplayedRefresh);
+        assert_eq!(copy.access.expose(), "at-canary");
+        assert_eq!(copy.refresh.unwrap().secret(), "rt-canary");
+        assert_eq!(copy.scope.as_deref(), Some("read write"));
+        assert_eq!(copy.header, "Bearer at-canary");
+        assert!(copy.header.is_sensitive());
+        assert_eq!(
+            to_millis(copy.expiry.unwrap().at.wall),
+            to_millis(now.wall) + 3_600_000
+        );
+        assert_eq!(
+            to_millis(copy.refresh_expires_at.unwrap()),
+            to_millis(now.wall) + 7_200_000
+        );
+        assert_eq!(
+            format!("{record:?}"),
+            format!("Record([redacted; {} bytes])", record.0.len())
+        );
+    }
+
+    #[test]
+    fn a_newer_a_foreign_and_a_damaged_record_are_told_apart() {
+        let read = |text: &str| {
+            let record = Record::from_bytes(text.as_bytes());
+            record
+                .read(&pin(), 0, Moment::now())
+                .map(|_| ())
+                .unwrap_err()
+        };
+        assert_eq!(read(r#"{"version":2,"all":"new"}"#), Unreadable::Newer(2));
+        for damaged in ["", "{", "[]", "{}", r#"{"version":1}"#, "\0\0\0"] {
+            assert_eq!(read(damaged), Unreadable::Corrupt, "{damaged:?}");
+        }
+        let whole = r#"{"version":1,"login":"l","generation":0,"replayed":false,"access_token":"a","received_at":1,"issued_by":"elsewhere"}"#;
+        assert_eq!(read(whole), Unreadable::OtherIssuer("elsewhere".into()));
+        let bad_token = whole
+            .replace("\"a\"", "\"a\\n\"")
+            .replace("elsewhere", &pin().0);
+        assert_eq!(read(&bad_token), Unreadable::Corrupt);
+        let far = whole
+            .replace("\"received_at\":1", "\"received_at\":18446744073709551615")
+            .replace("elsewhere", &pin().0);
+        let record = Record::from_bytes(far.as_bytes());
+        assert!(
+            record.read(&pin(), 0, Moment::now()).is_ok(),
+            "no panic on an absurd time"
+        );
+    }
+
+    fn pin() -> Pin {
+        Pin("https://id.example.com/token client".into())
+    }
+}

@@ -1,0 +1,389 @@
+//! The tokens of one login: what was issued, and when it stops being fresh.
+//!
+//! Secrets never show: [`Secret`] has a redacted `Debug`, no `Display`, and is wiped when its
+//! last copy goes. Access tokens are opaque and never parsed (RFC 9068 §6): expiry is what the
+//! token response said, and only a hint.
+
+mod response;
+pub use response::TokenResponse;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+/// An access token to use outside HTTP, from [`Session::access_token`](crate::Session::access_token).
+///
+/// It remembers which login and refresh it came from, so that
+/// [`Session::refused`](crate::Session::refused) can tell whether it is still the current one.
+#[derive(Clone)]
+pub struct AccessToken(pub(crate) Arc<Tokens>);
+
+impl AccessToken {
+    /// The token as the server issued it.
+    ///
+    /// Keep it out of logs, error messages and URLs (RFC 6750 §5.3).
+    pub fn secret(&self) -> &str {
+        self.0.access.expose()
+    }
+
+    /// When the server said that the token ends, by this machine's clock, if it said so.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.expiry.as_ref().map(|expiry| expiry.at.wall)
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken([redacted])")
+    }
+}
+
+/// A refresh token on its way to a [`TokenEndpoint`](crate::TokenEndpoint).
+#[derive(Clone, Debug)]
+pub struct RefreshToken(pub(crate) Secret);
+
+impl RefreshToken {
+    /// The token as the server issued it, to be put into the refresh request's body.
+    pub fn secret(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// A string that must not be seen.
+#[derive(Clone)]
+pub(crate) struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    pub(crate) fn new(value: impl Into<String>) -> Self {
+        Self(Arc::new(Zeroizing::new(value.into())))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Both clocks at one instant: the wall clock is what may be stored, the monotonic one is what
+/// nobody can set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) wall: SystemTime,
+    pub(crate) mono: Instant,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            mono: Instant::now(),
+        }
+    }
+}
+
+/// How much longer an access token will do, as far as this machine can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Freshness {
+    /// Use it. Also what a token of unknown lifetime is, until a 401 says otherwise.
+    Fresh,
+    /// Use it, and refresh in the background.
+    Leeway,
+    /// Refresh first.
+    Expired,
+}
+
+/// When an access token ends, on both clocks: whichever comes first counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expiry {
+    pub(crate) at: Moment,
+    leeway: Duration,
+}
+
+impl Expiry {
+    /// The expiry of a token received just now.
+    pub(crate) fn after(lifetime: Duration, received: Moment) -> Self {
+        Self {
+            at: Moment {
+                wall: received.wall + lifetime,
+                mono: received.mono + lifetime,
+            },
+            leeway: leeway(lifetime),
+        }
+    }
+
+    /// The expiry of a token that was received at `received`, perhaps by another process, and
+    /// read from the store now.
+    pub(crate) fn restored(at: SystemTime, received: SystemTime, now: Moment) -> Self {
+        let lifetime = at.duration_since(received).unwrap_or_default();
+        // A clock that was set back since must not make the token live longer than it does.
+        let left = at
+            .duration_since(now.wall)
+            .unwrap_or_default()
+            .min(lifetime);
+        Self {
+            at: Moment {
+                wall: at,
+                mono: now.mono + left,
+            },
+            leeway: leeway(lifetime),
+        }
+    }
+
+    pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
+        // checked: a leeway larger than the clock's own age is no reason to panic
+        let within = |leeway: Duration| {
+            self.at.wall <= now.wall.checked_add(leeway).unwrap_or(now.wall)
+                || self.at.mono <= now.mono + leeway
+        };
+        if within(Duration::ZERO) {
+            Freshness::Expired
+        } else if within(self.leeway) {
+            Freshness::Leeway
+        } else {
+            Freshness::Fresh
+        }
+    }
+}
+
+fn leeway(lifetime: Duration) -> Duration {
+    (lifetime / 5).min(LEEWAY_MAX)
+}
+
+/// Where tokens came from: a 401 on a token just born of a refresh is not cured by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Birth {
+    Login,
+    Refresh,
+    /// A refresh whose first answer was lost: the server may have spent what it gave us.
+    ReplayedRefresh,
+}
+
+/// Which login a set of tokens belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoginId(pub(crate) String);
+
+impl LoginId {
+    pub(crate) fn random() -> Result<Self, getrandom::Error> {
+        let (high, low) = (getrandom::u64()?, getrandom::u64()?);
+        Ok(Self(format!("{high:016x}{low:016x}")))
+    }
+}
+
+/// The tokens of one login and generation, shared by every request that uses them.
+pub(crate) struct Tokens {
+    pub(crate) login: LoginId,
+    /// Counts the logins that this process has seen: a request keeps to the one it started with.
+    pub(crate) epoch: u64,
+    /// Counts this login's refreshes, 0 for the tokens of the login itself.
+    pub(crate) generation: u64,
+    pub(crate) birth: Birth,
+    /// When they were received; `None` if that lies in the future, so that a clock which jumped
+    /// makes them old, never young.
+    pub(crate) received: Option<Instant>,
+    pub(crate) received_at: SystemTime,
+    pub(crate) expiry: Option<Expiry>,
+    pub(crate) refresh_expires_at: Option<SystemTime>,
+    pub(crate) access: Secret,
+    pub(crate) refresh: Option<RefreshToken>,
+    pub(crate) scope: Option<String>,
+    /// `Bearer …`, ready to attach without an allocation.
+    pub(crate) header: HeaderValue,
+    /// A server refused this access token, and a refresh because of that is under way.
+    pub(crate) refused: AtomicBool,
+    /// The origins (a bit each) that have accepted this access token.
+    pub(crate) accepted: AtomicU64,
+}
+
+impl Tokens {
+    /// The tokens that a login or a refresh has brought just now.
+    ///
+    /// What the answer leaves out is kept from `previous` (RFC 6749 §6: an omitted refresh token
+    /// stays valid; §5.1: an omitted scope is unchanged).
+    pub(crate) fn received(
+        response: &TokenResponse,
+        previous: Option<&Self>,
+        identity: Identity,
+        now: Moment,
+    ) -> Self {
+        let rotated = response.refresh_token.clone().map(RefreshToken);
+        let told = response.refresh_expires_in;
+        Self {
+            login: identity.login,
+            epoch: identity.epoch,
+            generation: identity.generation,
+            birth: identity.birth,
+            received: Some(now.mono),
+            received_at: now.wall,
+            expiry: response
+                .expires_in
+                .map(|lifetime| Expiry::after(lifetime, now)),
+            refresh_expires_at: match told {
+                Some(lifetime) => Some(now.wall + lifetime),
+                // The old end holds only for the old token.
+                None if rotated.is_some() => None,
+                None => previous.and_then(|tokens| tokens.refresh_expires_at),
+            },
+            access: response.access_token.clone(),
+            refresh: rotated.or_else(|| previous.and_then(|tokens| tokens.refresh.clone())),
+            scope: (response.scope.clone())
+                .or_else(|| previous.and_then(|tokens| tokens.scope.clone())),
+            header: response.header(),
+            refused: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
+        self.expiry
+            .as_ref()
+            .map_or(Freshness::Fresh, |expiry| expiry.freshness_at(now))
+    }
+
+    /// Whether these are newer than `other`, of the same login.
+    pub(crate) fn supersede(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.generation > other.generation
+    }
+
+    pub(crate) fn accepted_by(&self, origin: usize) -> bool {
+        self.accepted.load(Ordering::Relaxed) & origin_bit(origin) != 0
+    }
+
+    pub(crate) fn set_accepted_by(&self, origin: usize) {
+        if !self.accepted_by(origin) {
+            self.accepted
+                .fetch_or(origin_bit(origin), Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("login", &self.login.0)
+            .field("generation", &self.generation)
+            .field("birth", &self.birth)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What makes tokens these ones and no others.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) login: LoginId,
+    pub(crate) epoch: u64,
+    pub(crate) generation: u64,
+    pub(crate) birth: Birth,
+}
+
+/// Origins past the 63rd share the last bit: all that it costs them is a refresh more.
+fn origin_bit(origin: usize) -> u64 {
+    1 << origin.min(63)
+}
+
+/// Long enough for a slow refresh to end before the token does.
+const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_redacted_in_debug() {
+        let token = RefreshToken(Secret::new("canary"));
+        assert_eq!(format!("{token:?}"), "RefreshToken([redacted])");
+    }
+
+    #[test]
+    fn leeway_is_a_fifth_of_the_lifetime_and_five_minutes_at_most() {
+        let start = Moment::now();
+        for (lifetime, leeway) in [(60_000, 12_000), (1_500_000, 300_000), (7_200_000, 300_000)] {
+            let expiry = Expiry::after(Duration::from_millis(lifetime), start);
+            let at = |ms: u64| expiry.freshness_at(later(start, ms));
+            assert_eq!(at(lifetime - leeway - 1), Freshness::Fresh, "{lifetime}");
+            assert_eq!(at(lifetime - leeway), Freshness::Leeway, "{lifetime}");
+            assert_eq!(at(lifetime - 1), Freshness::Leeway, "{lifetime}");
+            assert_eq!(at(lifetime), Freshness::Expired, "{lifetime}");
+        }
+    }
+
+    #[test]
+    fn the_earlier_of_both_clocks_decides() {
+        let start = Moment::now();
+        let expiry = Expiry::after(Duration::from_secs(3600), start);
+        let asleep = Moment {
+            wall: start.wall + Duration::from_secs(4000),
+            mono: start.mono + Duration::from_secs(10),
+        };
+        assert_eq!(expiry.freshness_at(asleep), Freshness::Expired);
+        let set_back = Moment {
+            wall: start.wall - Duration::from_secs(4 * 3600),
+            mono: start.mono + Duration::from_secs(3600),
+        };
+        assert_eq!(expiry.freshness_at(set_back), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_restored_token_never_outlives_its_lifetime_when_the_clock_was_set_back() {
+        let now = Moment::now();
+        let received = now.wall + Duration::from_secs(4 * 3600);
+        let expiry = Expiry::restored(received + Duration::from_secs(60), received, now);
+        assert_eq!(expiry.freshness_at(now), Freshness::Fresh);
+        assert_eq!(expiry.freshness_at(later(now, 60_000)), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_token_of_unknown_lifetime_is_fresh_until_refused() {
+        let tokens = tokens_of(TokenResponse::new("a"), None);
+        let in_a_year = later(Moment::now(), 365 * 24 * 3600 * 1000);
+        assert_eq!(tokens.freshness_at(in_a_year), Freshness::Fresh);
+    }
+
+    #[test]
+    fn an_omitted_refresh_token_and_scope_are_kept_and_a_rotated_one_drops_the_old_end() {
+        let day = Duration::from_secs(24 * 3600);
+        let login = tokens_of(
+            TokenResponse::new("a0")
+                .refresh_token("r0")
+                .scope("read")
+                .refresh_expires_in(day),
+            None,
+        );
+        let kept = tokens_of(TokenResponse::new("a1"), Some(&login));
+        assert_eq!(kept.refresh.as_ref().map(RefreshToken::secret), Some("r0"));
+        assert_eq!(kept.scope.as_deref(), Some("read"));
+        assert_eq!(kept.refresh_expires_at, login.refresh_expires_at);
+        let rotated = tokens_of(TokenResponse::new("a2").refresh_token("r1"), Some(&kept));
+        assert_eq!(
+            rotated.refresh.as_ref().map(RefreshToken::secret),
+            Some("r1")
+        );
+        assert_eq!(rotated.refresh_expires_at, None);
+    }
+
+    fn tokens_of(response: TokenResponse, previous: Option<&Tokens>) -> Tokens {
+        let identity = Identity {
+            login: LoginId("l".into()),
+            epoch: 0,
+            generation: 0,
+            birth: Birth::Login,
+        };
+        Tokens::received(&response, previous, identity, Moment::now())
+    }
+
+    fn later(from: Moment, ms: u64) -> Moment {
+        Moment {
+            wall: from.wall + Duration::from_millis(ms),
+            mono: from.mono + Duration::from_millis(ms),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the tests share: a session at a mock server, and requests through it.
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mock_server::{Issued, MockServer};
+use reqwest::Response;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_reauth::{
+    Error, LogoutReason, MemoryStore, OAuth2Endpoint, Session, SessionBuilder, TokenResponse,
+};
+
+/// A user who is logged in at a mock server, in one program.
+pub struct Fixture {
+    pub server: MockServer,
+    pub session: Session,
+    pub client: ClientWithMiddleware,
+    pub store: MemoryStore,
+    pub issued: Issued,
+    pub logouts: Logouts,
+}
+
+/// The reasons that the `on_logout` hook was called with.
+#[derive(Clone, Default)]
+pub struct Logouts(Arc<Mutex<Vec<LogoutReason>>>);
+
+impl Logouts {
+    pub fn all(&self) -> Vec<LogoutReason> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn hook(&self) -> impl Fn(LogoutReason) + Send + Sync + use<> {
+        let reasons = Arc::clone(&self.0);
+        move |why| reasons.lock().unwrap().push(why)
+    }
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        Self::at(MockServer::start()).await
+    }
+
+    pub async fn at(server: MockServer) -> Self {
+        Self::with(server, |builder| builder).await
+    }
+
+    /// With settings of the session that `set` makes.
+    pub async fn with(
+        server: MockServer,
+        set: impl FnOnce(SessionBuilder) -> SessionBuilder,
+    ) -> Self {
+        let (store, logouts) = (MemoryStore::new(), Logouts::default());
+        let builder = builder(&server)
+            .store(store.clone())
+            .on_logout(logouts.hook());
+        let session = set(builder).build().unwrap();
+        let issued = server.log_in("alice");
+        session.log_in(tokens(&issued)).await.unwrap();
+        let client = client(&session);
+        Self {
+            server,
+            session,
+            client,
+            store,
+            issued,
+            logouts,
+        }
+    }
+
+    /// The status of a GET of an API path, such as `things`.
+    pub async fn get(&self, path: &str) -> Result<u16, reqwest_middleware::Error> {
+        self.send(path)
+            .await
+            .map(|response| response.status().as_u16())
+    }
+
+    pub async fn send(&self, path: &str) -> Result<Response, reqwest_middleware::Error> {
+        self.client.get(self.server.api_url(path)).send().await
+    }
+
+    /// `count` GETs at the same time.
+    pub async fn get_all(&self, count: usize) -> Vec<Result<u16, reqwest_middleware::Error>> {
+        join_all((0..count).map(|n| {
+            let request = self.client.get(self.server.api_url(&format!("things/{n}")));
+            async move {
+                request
+                    .send()
+                    .await
+                    .map(|response| response.status().as_u16())
+            }
+        }))
+        .await
+    }
+}
+
+pub fn builder(server: &MockServer) -> SessionBuilder {
+    Session::builder("test", endpoint(server)).origin(server.origin())
+}
+
+pub fn endpoint(server: &MockServer) -> OAuth2Endpoint {
+    OAuth2Endpoint::new(server.token_url(), "test").revocation_url(server.revocation_url())
+}
+
+pub fn client(session: &Session) -> ClientWithMiddleware {
+    ClientBuilder::new(reqwest::Client::new())
+        .with(session.middleware())
+        .build()
+}
+
+pub fn tokens(issued: &Issued) -> TokenResponse {
+    TokenResponse::from_json(issued.json().as_bytes()).unwrap()
+}
+
+/// Tokens whose lifetime is known to no one: only a 401 leads to a refresh.
+pub fn tokens_without_expiry(issued: &Issued) -> TokenResponse {
+    TokenResponse::new(&issued.access_token).refresh_token(&issued.refresh_token)
+}
+
+/// Runs all at the same time, each as a task of its own.
+pub async fn join_all<T: Send + 'static>(
+    futures: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+pub fn found(error: &reqwest_middleware::Error) -> &Error {
+    Error::find(error).unwrap_or_else(|| panic!("not one of ours: {error:?}"))
+}
+
+/// Fails loudly instead of hanging the test run. Not a way to wait.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("ends within 20 s")
+}
