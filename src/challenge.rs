@@ -31,9 +31,7 @@ pub(crate) fn read(headers: &HeaderMap) -> Challenge {
     for line in headers.get_all(WWW_AUTHENTICATE) {
         for params in challenges(line) {
             let find = |name: &str| {
-                let found = params
-                    .iter()
-                    .find(|(key, _)| key.eq_ignore_ascii_case(name));
+                let found = params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
                 found.map(|(_, value)| value.as_str())
             };
             match find("error") {
@@ -104,11 +102,7 @@ fn items(line: &[u8]) -> Vec<&[u8]> {
         }
     }
     items.push(&line[start..]);
-    items
-        .into_iter()
-        .map(trim)
-        .filter(|item| !item.is_empty())
-        .collect()
+    items.into_iter().map(trim).filter(|item| !item.is_empty()).collect()
 }
 
 fn take_token<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
@@ -154,10 +148,7 @@ mod tests {
     #[test]
     fn a_challenge_says_whether_a_refresh_may_help() {
         let step_up = |acr: Option<&str>, max_age| {
-            Challenge::StepUp(StepUp {
-                acr_values: acr.map(str::to_owned),
-                max_age,
-            })
+            Challenge::StepUp(StepUp { acr_values: acr.map(str::to_owned), max_age })
         };
         let rows: &[(&[&str], Challenge)] = &[
             (&[], Challenge::Refresh),
@@ -168,96 +159,44 @@ mod tests {
             (&["bearer ERROR=invalid_token"], Challenge::Refresh),
             (&["Bearer error=\"invalid_request\""], Challenge::Final),
             (&["BEARER error=insufficient_scope"], Challenge::Final),
-            (
-                &["Bearer   error = \"insufficient_scope\""],
-                Challenge::Final,
-            ),
+            (&["Bearer   error = \"insufficient_scope\""], Challenge::Final),
             (&["Bearer\terror=\"insufficient_scope\""], Challenge::Final),
-            (
-                &["Bearer realm=\"a\",error=\"insufficient_scope\""],
-                Challenge::Final,
-            ),
+            (&["Bearer realm=\"a\",error=\"insufficient_scope\""], Challenge::Final),
             (
                 &["Bearer realm=\"a, error=\\\"x\\\"\", error=\"insufficient_scope\""],
                 Challenge::Final,
             ),
-            (
-                &["Bearer realm=\"Bearer error=insufficient_scope\""],
-                Challenge::Refresh,
-            ),
-            (
-                &["Bearer realm=\"a, Bearer error=insufficient_scope\""],
-                Challenge::Refresh,
-            ),
+            (&["Bearer realm=\"Bearer error=insufficient_scope\""], Challenge::Refresh),
+            (&["Bearer realm=\"a, Bearer error=insufficient_scope\""], Challenge::Refresh),
             (&["Bearer error=\"in\\valid_request\""], Challenge::Final),
             (&["Bearer error=\"use_dpop_nonce\""], Challenge::Refresh),
-            (
-                &["Bearer error_description=\"error=insufficient_scope\""],
-                Challenge::Refresh,
-            ),
+            (&["Bearer error_description=\"error=insufficient_scope\""], Challenge::Refresh),
             // several schemes, several lines
-            (
-                &["Basic realm=\"x\", Bearer error=\"insufficient_scope\""],
-                Challenge::Final,
-            ),
+            (&["Basic realm=\"x\", Bearer error=\"insufficient_scope\""], Challenge::Final),
             (&["Basic error=\"insufficient_scope\""], Challenge::Refresh),
+            (&["Basic error=\"insufficient_scope\", Bearer"], Challenge::Refresh),
+            (&["Bearer realm=\"a\", Basic error=\"insufficient_scope\""], Challenge::Refresh),
+            (&["Negotiate YWJj==, Bearer error=\"insufficient_scope\""], Challenge::Final),
+            (&["Negotiate, NTLM TlRMTVNTUAAB=, Bearer error=insufficient_scope"], Challenge::Final),
+            (&["Negotiate", "Bearer error=\"insufficient_scope\""], Challenge::Final),
             (
-                &["Basic error=\"insufficient_scope\", Bearer"],
+                &["Bearer error=\"insufficient_scope\"", "Bearer error=\"invalid_token\""],
                 Challenge::Refresh,
             ),
-            (
-                &["Bearer realm=\"a\", Basic error=\"insufficient_scope\""],
-                Challenge::Refresh,
-            ),
-            (
-                &["Negotiate YWJj==, Bearer error=\"insufficient_scope\""],
-                Challenge::Final,
-            ),
-            (
-                &["Negotiate, NTLM TlRMTVNTUAAB=, Bearer error=insufficient_scope"],
-                Challenge::Final,
-            ),
-            (
-                &["Negotiate", "Bearer error=\"insufficient_scope\""],
-                Challenge::Final,
-            ),
-            (
-                &[
-                    "Bearer error=\"insufficient_scope\"",
-                    "Bearer error=\"invalid_token\"",
-                ],
-                Challenge::Refresh,
-            ),
-            (
-                &["DPoP algs=\"ES256\", error=\"insufficient_scope\""],
-                Challenge::Final,
-            ),
+            (&["DPoP algs=\"ES256\", error=\"insufficient_scope\""], Challenge::Final),
             // RFC 9470
-            (
-                &["Bearer error=\"insufficient_user_authentication\""],
-                step_up(None, None),
-            ),
+            (&["Bearer error=\"insufficient_user_authentication\""], step_up(None, None)),
             (
                 &[
                     "Bearer error=\"insufficient_user_authentication\", acr_values=\"a b\", max_age=\"5\"",
                 ],
                 step_up(Some("a b"), Some(5)),
             ),
-            (
-                &["Bearer error=insufficient_user_authentication, max_age=soon"],
-                step_up(None, None),
-            ),
+            (&["Bearer error=insufficient_user_authentication, max_age=soon"], step_up(None, None)),
             // garbage
             (&[",,, ,"], Challenge::Refresh),
             (&["="], Challenge::Refresh),
-            (
-                &[
-                    "=\"",
-                    "\"\"\"",
-                    "Bearer \"unclosed, error=insufficient_scope",
-                ],
-                Challenge::Refresh,
-            ),
+            (&["=\"", "\"\"\"", "Bearer \"unclosed, error=insufficient_scope"], Challenge::Refresh),
             (&["Bearer error=\"insufficient_scope"], Challenge::Final),
             (&["Bearer ,, error=insufficient_scope"], Challenge::Final),
             (&["error=\"insufficient_scope\""], Challenge::Refresh),

@@ -163,11 +163,7 @@ impl RefreshError {
     }
 
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self {
-            outcome,
-            message: message.into(),
-            source: None,
-        }
+        Self { outcome, message: message.into(), source: None }
     }
 }
 

@@ -70,9 +70,7 @@ impl Error {
             }
             // Its `source` skips the error it holds, and goes on with that one's source.
             if let Some(reqwest_middleware::Error::Middleware(inner)) = error.downcast_ref() {
-                return inner
-                    .downcast_ref::<Self>()
-                    .or_else(|| inner.chain().find_map(Self::find));
+                return inner.downcast_ref::<Self>().or_else(|| inner.chain().find_map(Self::find));
             }
             link = error.source();
         }
@@ -203,11 +201,7 @@ impl Error {
 
     fn new(kind: Kind, source: Option<Source>) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                kind,
-                source,
-                tokens: None,
-            }),
+            inner: Arc::new(Inner { kind, source, tokens: None }),
             retry_after: None,
             link: None,
         }
@@ -308,16 +302,11 @@ mod tests {
     fn found_behind_middleware_retry_and_context() {
         let bare = Error::logged_out(Some(LogoutReason::Revoked));
         let middleware = || reqwest_middleware::Error::from(bare.clone());
-        let retry = reqwest_retry::RetryError::WithRetries {
-            retries: 3,
-            err: middleware(),
-        };
+        let retry = reqwest_retry::RetryError::WithRetries { retries: 3, err: middleware() };
         let behind_retry = reqwest_middleware::Error::Middleware(retry.into());
         let plain_retry =
             reqwest_middleware::Error::middleware(reqwest_retry::RetryError::Error(middleware()));
-        let context = anyhow::Error::new(middleware())
-            .context("loading")
-            .context("at start");
+        let context = anyhow::Error::new(middleware()).context("loading").context("at start");
         let boxed: Box<dyn StdError> = Box::new(middleware());
         let inner_context =
             reqwest_middleware::Error::Middleware(anyhow::Error::new(bare.clone()).context("x"));
@@ -336,10 +325,7 @@ mod tests {
             assert_eq!(found.logout_reason(), Some(LogoutReason::Revoked));
         }
         let chain = format!("{:#}", anyhow::Error::new(middleware()));
-        assert_eq!(
-            chain,
-            "logged out: the server revoked the session: log in to go on"
-        );
+        assert_eq!(chain, "logged out: the server revoked the session: log in to go on");
         assert!(Error::find(&std::io::Error::other("x")).is_none());
         let foreign = reqwest_middleware::Error::Middleware(anyhow::anyhow!("x"));
         assert!(Error::find(&foreign).is_none());

@@ -14,10 +14,7 @@ pub(crate) struct ProcessLock;
 pub(crate) struct Held;
 
 impl ProcessLock {
-    #[expect(
-        clippy::unused_async,
-        reason = "waits for other processes, once it knows of them"
-    )]
+    #[expect(clippy::unused_async, reason = "waits for other processes, once it knows of them")]
     pub(crate) async fn acquire(&self) -> Result<Held, Error> {
         Ok(Held)
     }

@@ -50,9 +50,7 @@ impl ReauthMiddleware {
             return None;
         }
         let origins = &self.session.core().origins;
-        let origin = origins
-            .iter()
-            .position(|origin| origin.covers(request.url()))?;
+        let origin = origins.iter().position(|origin| origin.covers(request.url()))?;
         Some(Place::new(origin, request.url().path()))
     }
 
@@ -134,9 +132,7 @@ impl Middleware for ReauthMiddleware {
 
 impl fmt::Debug for ReauthMiddleware {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReauthMiddleware")
-            .field("session", &self.session)
-            .finish()
+        f.debug_struct("ReauthMiddleware").field("session", &self.session).finish()
     }
 }
 
@@ -276,10 +272,7 @@ impl Spare {
         let body = request.body_mut().take();
         let clone = request.try_clone();
         *request.body_mut() = body;
-        clone.map(|request| Self {
-            request,
-            fill: Some(fill),
-        })
+        clone.map(|request| Self { request, fill: Some(fill) })
     }
 
     fn into_request(mut self) -> Request {

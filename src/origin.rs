@@ -33,11 +33,7 @@ impl Origin {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             return Err(format!("{text:?} is no origin: it has no host"));
         };
-        Ok(Self {
-            scheme: url.scheme().to_owned(),
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self { scheme: url.scheme().to_owned(), host: host.to_owned(), port })
     }
 
     pub(crate) fn covers(&self, url: &Url) -> bool {

@@ -54,17 +54,12 @@ pub(crate) struct Locked {
 
 impl Locked {
     pub(crate) async fn wait(core: &Core, limit: Duration) -> Result<Self, Error> {
-        let gate = within(limit, Arc::clone(&core.gate).lock_owned())
-            .await
-            .ok_or_else(|| {
-                let message = "another refresh of this session has not ended yet";
-                Error::refresh(RefreshError::not_sent(message))
-            })?;
+        let gate = within(limit, Arc::clone(&core.gate).lock_owned()).await.ok_or_else(|| {
+            let message = "another refresh of this session has not ended yet";
+            Error::refresh(RefreshError::not_sent(message))
+        })?;
         let process = core.lock.acquire().await?;
-        Ok(Self {
-            gate,
-            _process: process,
-        })
+        Ok(Self { gate, _process: process })
     }
 
     /// The client for token requests, made at the first one.
@@ -118,11 +113,7 @@ pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Re
     match answer.result {
         Ok(response) => {
             locked.gate.mark.clear();
-            let birth = if replayed {
-                Birth::ReplayedRefresh
-            } else {
-                Birth::Refresh
-            };
+            let birth = if replayed { Birth::ReplayedRefresh } else { Birth::Refresh };
             let identity = Identity {
                 login: current.login.clone(),
                 epoch: current.epoch,
@@ -162,10 +153,7 @@ async fn exchange(core: &Core, locked: &mut Locked, token: &RefreshToken) -> Ans
     let http = match locked.http() {
         Ok(http) => http,
         Err(error) => {
-            return Answer {
-                result: Err(error),
-                replayed: false,
-            };
+            return Answer { result: Err(error), replayed: false };
         }
     };
     let attempt = async |limit| {
@@ -183,14 +171,10 @@ async fn exchange(core: &Core, locked: &mut Locked, token: &RefreshToken) -> Ans
     };
     let first = attempt(EXCHANGE).await;
     match first {
-        Err(error) if error.outcome() == Outcome::NoAnswer => Answer {
-            result: attempt(REPLAY).await,
-            replayed: true,
-        },
-        result => Answer {
-            result,
-            replayed: false,
-        },
+        Err(error) if error.outcome() == Outcome::NoAnswer => {
+            Answer { result: attempt(REPLAY).await, replayed: true }
+        }
+        result => Answer { result, replayed: false },
     }
 }
 
@@ -203,9 +187,7 @@ async fn rejected(core: &Arc<Core>, current: &Tokens, maybe_spent: bool) -> Resu
         let message = "the refresh token was replaced by another program meanwhile";
         return Ok(Error::refresh(RefreshError::unexpected(message)));
     }
-    let expired = current
-        .refresh_expires_at
-        .is_some_and(|end| end <= SystemTime::now());
+    let expired = current.refresh_expires_at.is_some_and(|end| end <= SystemTime::now());
     let reason = match (maybe_spent, expired) {
         (true, _) => LogoutReason::RotationLost,
         (false, true) => LogoutReason::RefreshTokenExpired,
@@ -227,15 +209,13 @@ async fn commit(
     core.journal.write(&tokens);
     // Look again: a logout that came meanwhile wins.
     if let Err(over) = core.tokens_of(tokens.epoch) {
-        core.settle_logout(&mut locked, tokens.refresh.clone())
-            .await;
+        core.settle_logout(&mut locked, tokens.refresh.clone()).await;
         return Err(over);
     }
     let record = Record::of(&tokens, &core.pin);
     let saved = core.store.call(move |store| store.save(&record)).await;
     let Ok(published) = core.state.advance(tokens.epoch, &tokens) else {
-        core.settle_logout(&mut locked, tokens.refresh.clone())
-            .await;
+        core.settle_logout(&mut locked, tokens.refresh.clone()).await;
         return Err(core.state.logged_out());
     };
     match saved {
@@ -243,11 +223,7 @@ async fn commit(
         Err(error) => {
             core.emit(Event::PersistFailed(error));
             entered.give_up_soon();
-            let unsaved = Unsaved {
-                locked,
-                _entered: entered,
-                tokens,
-            };
+            let unsaved = Unsaved { locked, _entered: entered, tokens };
             Ok(Refreshed::Unsaved(published, unsaved))
         }
     }
@@ -271,12 +247,7 @@ impl Unsaved {
                 return core.settle_logout(&mut self.locked, None).await;
             }
             let record = Record::of(&self.tokens, &core.pin);
-            if core
-                .store
-                .call(move |store| store.save(&record))
-                .await
-                .is_ok()
-            {
+            if core.store.call(move |store| store.save(&record)).await.is_ok() {
                 core.emit(Event::Persisted);
                 // Once more: the logout may have come during the save.
                 if core.tokens_of(self.tokens.epoch).is_err() {

@@ -75,11 +75,7 @@ impl Session {
         let core = Arc::clone(self.core());
         let given = tokens.clone();
         let login = async move { core.log_in(tokens).await };
-        self.core()
-            .thread
-            .run(login)
-            .await
-            .map_err(|error| error.with_tokens(given))
+        self.core().thread.run(login).await.map_err(|error| error.with_tokens(given))
     }
 
     /// Logs out: no request gets a token from now on, and waiting ones fail as logged out, at
@@ -91,10 +87,7 @@ impl Session {
     /// start may not be.
     pub async fn log_out(&self) -> Result<Revocation, Error> {
         let core = Arc::clone(self.core());
-        self.core()
-            .thread
-            .run(async move { core.log_out().await })
-            .await
+        self.core().thread.run(async move { core.log_out().await }).await
     }
 
     /// An access token for what isn't HTTP: gRPC metadata, a WebSocket, a child process.

@@ -83,10 +83,7 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        Self {
-            wall: SystemTime::now(),
-            mono: Instant::now(),
-        }
+        Self { wall: SystemTime::now(), mono: Instant::now() }
     }
 }
 
@@ -113,10 +110,7 @@ impl Expiry {
     /// The expiry of a token received just now.
     pub(crate) fn after(lifetime: Duration, received: Moment) -> Self {
         Self {
-            at: Moment {
-                wall: received.wall + lifetime,
-                mono: received.mono + lifetime,
-            },
+            at: Moment { wall: received.wall + lifetime, mono: received.mono + lifetime },
             leeway: leeway(lifetime),
         }
     }
@@ -126,17 +120,8 @@ impl Expiry {
     pub(crate) fn restored(at: SystemTime, received: SystemTime, now: Moment) -> Self {
         let lifetime = at.duration_since(received).unwrap_or_default();
         // A clock that was set back since must not make the token live longer than it does.
-        let left = at
-            .duration_since(now.wall)
-            .unwrap_or_default()
-            .min(lifetime);
-        Self {
-            at: Moment {
-                wall: at,
-                mono: now.mono + left,
-            },
-            leeway: leeway(lifetime),
-        }
+        let left = at.duration_since(now.wall).unwrap_or_default().min(lifetime);
+        Self { at: Moment { wall: at, mono: now.mono + left }, leeway: leeway(lifetime) }
     }
 
     pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
@@ -224,9 +209,7 @@ impl Tokens {
             birth: identity.birth,
             received: Some(now.mono),
             received_at: now.wall,
-            expiry: response
-                .expires_in
-                .map(|lifetime| Expiry::after(lifetime, now)),
+            expiry: response.expires_in.map(|lifetime| Expiry::after(lifetime, now)),
             refresh_expires_at: match told {
                 Some(lifetime) => Some(now.wall + lifetime),
                 // The old end holds only for the old token.
@@ -244,9 +227,7 @@ impl Tokens {
     }
 
     pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
-        self.expiry
-            .as_ref()
-            .map_or(Freshness::Fresh, |expiry| expiry.freshness_at(now))
+        self.expiry.as_ref().map_or(Freshness::Fresh, |expiry| expiry.freshness_at(now))
     }
 
     /// Whether these are newer than `other`, of the same login.
@@ -260,8 +241,7 @@ impl Tokens {
 
     pub(crate) fn set_accepted_by(&self, origin: usize) {
         if !self.accepted_by(origin) {
-            self.accepted
-                .fetch_or(origin_bit(origin), Ordering::Relaxed);
+            self.accepted.fetch_or(origin_bit(origin), Ordering::Relaxed);
         }
     }
 }
@@ -352,10 +332,7 @@ mod tests {
     fn an_omitted_refresh_token_and_scope_are_kept_and_a_rotated_one_drops_the_old_end() {
         let day = Duration::from_secs(24 * 3600);
         let login = tokens_of(
-            TokenResponse::new("a0")
-                .refresh_token("r0")
-                .scope("read")
-                .refresh_expires_in(day),
+            TokenResponse::new("a0").refresh_token("r0").scope("read").refresh_expires_in(day),
             None,
         );
         let kept = tokens_of(TokenResponse::new("a1"), Some(&login));
@@ -363,20 +340,13 @@ mod tests {
         assert_eq!(kept.scope.as_deref(), Some("read"));
         assert_eq!(kept.refresh_expires_at, login.refresh_expires_at);
         let rotated = tokens_of(TokenResponse::new("a2").refresh_token("r1"), Some(&kept));
-        assert_eq!(
-            rotated.refresh.as_ref().map(RefreshToken::secret),
-            Some("r1")
-        );
+        assert_eq!(rotated.refresh.as_ref().map(RefreshToken::secret), Some("r1"));
         assert_eq!(rotated.refresh_expires_at, None);
     }
 
     fn tokens_of(response: TokenResponse, previous: Option<&Tokens>) -> Tokens {
-        let identity = Identity {
-            login: LoginId("l".into()),
-            epoch: 0,
-            generation: 0,
-            birth: Birth::Login,
-        };
+        let identity =
+            Identity { login: LoginId("l".into()), epoch: 0, generation: 0, birth: Birth::Login };
         Tokens::received(&response, previous, identity, Moment::now())
     }
 

@@ -46,12 +46,9 @@ impl Answer {
 
     /// An error of RFC 6749 §5.2.
     pub(crate) fn oauth_error(status: StatusCode, error: &str, description: &str) -> Self {
-        Self::json(
-            status,
-            &json!({"error": error, "error_description": description}),
-        )
-        .uncached()
-        .noting(format!("{error}: {description}"))
+        Self::json(status, &json!({"error": error, "error_description": description}))
+            .uncached()
+            .noting(format!("{error}: {description}"))
     }
 
     /// An error of RFC 6750 §3.
@@ -61,11 +58,8 @@ impl Answer {
     }
 
     pub(crate) fn method_not_allowed(allowed: &'static str) -> Self {
-        Self::text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("use {allowed} here\n"),
-        )
-        .with(http::header::ALLOW, allowed)
+        Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed} here\n"))
+            .with(http::header::ALLOW, allowed)
     }
 
     /// Adds a header; one that cannot be sent is replaced by a placeholder.
@@ -78,8 +72,7 @@ impl Answer {
 
     /// RFC 6749 §5.1 wants both headers.
     pub(crate) fn uncached(self) -> Self {
-        self.with(CACHE_CONTROL, "no-store")
-            .with(PRAGMA, "no-cache")
+        self.with(CACHE_CONTROL, "no-store").with(PRAGMA, "no-cache")
     }
 
     pub(crate) fn noting(mut self, note: impl Into<String>) -> Self {

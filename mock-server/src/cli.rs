@@ -129,9 +129,7 @@ fn time(text: &str) -> Result<Duration, String> {
         "" => return Err("a unit is missing: ms, s, m, h or d".into()),
         unit => return Err(format!("{unit} is not one of ms, s, m, h, d")),
     };
-    let number: f64 = digits
-        .parse()
-        .map_err(|_| format!("{digits:?} is no number"))?;
+    let number: f64 = digits.parse().map_err(|_| format!("{digits:?} is no number"))?;
     Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
 }
 

@@ -33,9 +33,7 @@ pub struct Builder {
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self {
-            config: Config::default(),
-        }
+        Self { config: Config::default() }
     }
 
     /// How long the API accepts an access token; default 5 minutes. Sub-second values work.
@@ -119,10 +117,8 @@ impl Builder {
     /// The client names itself with HTTP Basic or with `client_id` and `client_secret` in the
     /// form (RFC 6749 §2.3.1). Anything else is answered 401 `invalid_client`.
     pub fn client<'a>(mut self, id: impl Into<String>, secret: impl Into<Option<&'a str>>) -> Self {
-        self.config.client = Some(Client {
-            id: id.into(),
-            secret: secret.into().map(str::to_owned),
-        });
+        self.config.client =
+            Some(Client { id: id.into(), secret: secret.into().map(str::to_owned) });
         self
     }
 
@@ -221,9 +217,7 @@ pub(crate) struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

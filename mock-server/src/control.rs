@@ -35,8 +35,7 @@ impl MockServer {
         let Some(headers) = headers.iter().map(header).collect::<Option<HeaderMap>>() else {
             panic!("not headers: {headers:?}");
         };
-        self.shared
-            .log_in(user, Some(self.shared.context(&headers)))
+        self.shared.log_in(user, Some(self.shared.context(&headers)))
     }
 
     /// Expires every access token issued so far: the API answers them 401 `invalid_token`.

@@ -45,15 +45,8 @@ impl Fault {
     ///
     /// If the status is not in 200 to 599.
     pub fn status(status: u16) -> Self {
-        assert!(
-            (200..600).contains(&status),
-            "not the status of an answer: {status}"
-        );
-        Self::Respond {
-            status,
-            headers: Vec::new(),
-            body: String::new(),
-        }
+        assert!((200..600).contains(&status), "not the status of an answer: {status}");
+        Self::Respond { status, headers: Vec::new(), body: String::new() }
     }
 
     /// Adds a header to a [`Fault::Respond`].
@@ -91,8 +84,7 @@ impl Fault {
     /// If this is another kind of fault.
     #[must_use]
     pub fn json(self, value: &Value) -> Self {
-        self.header("content-type", "application/json")
-            .body(value.to_string())
+        self.header("content-type", "application/json").body(value.to_string())
     }
 
     /// A [`Fault::Rewrite`] with this function.

@@ -48,12 +48,7 @@ impl Refusal {
 
 impl Grants {
     pub(crate) fn new(started: Instant) -> Self {
-        Self {
-            families: Vec::new(),
-            access: HashMap::new(),
-            refresh: HashMap::new(),
-            started,
-        }
+        Self { families: Vec::new(), access: HashMap::new(), refresh: HashMap::new(), started }
     }
 
     pub(crate) fn log_in(
@@ -182,9 +177,7 @@ impl Grants {
     }
 
     pub(crate) fn revoke(&mut self, id: FamilyId, now: Instant) -> bool {
-        self.families
-            .get_mut(index(id))
-            .is_some_and(|family| family.revoke(now))
+        self.families.get_mut(index(id)).is_some_and(|family| family.revoke(now))
     }
 
     /// How many families this revoked.
@@ -220,8 +213,7 @@ impl Grants {
     }
 
     pub(crate) fn history(&self, id: FamilyId) -> Vec<Entry> {
-        self.family(id)
-            .map_or_else(Vec::new, |family| family.history.clone())
+        self.family(id).map_or_else(Vec::new, |family| family.history.clone())
     }
 
     /// The refresh token that the family would rotate next, if it is alive.

@@ -77,9 +77,7 @@ impl Drop for Hold {
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold")
-            .field("arrived", &self.count())
-            .finish_non_exhaustive()
+        f.debug_struct("Hold").field("arrived", &self.count()).finish_non_exhaustive()
     }
 }
 

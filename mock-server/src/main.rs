@@ -17,10 +17,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            eprintln!(
-                "mock-server: {} is in use; pick another with --addr",
-                args.addr
-            );
+            eprintln!("mock-server: {} is in use; pick another with --addr", args.addr);
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -31,9 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     // Before the greeting: whoever reads it may send the signal at once.
     let stopped = runtime.block_on(async { stop_signal() })?;
     let server = args.builder().start()?;
@@ -50,14 +45,8 @@ fn greet(server: &MockServer, args: &Args) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {origin}  (routes: curl {origin}/)")?;
     writeln!(out)?;
-    writeln!(
-        out,
-        "log in:   curl {client}{token} -d grant_type=password -d username=alice"
-    )?;
-    writeln!(
-        out,
-        "call:     curl {origin}/api/things -H 'Authorization: Bearer ACCESS_TOKEN'"
-    )?;
+    writeln!(out, "log in:   curl {client}{token} -d grant_type=password -d username=alice")?;
+    writeln!(out, "call:     curl {origin}/api/things -H 'Authorization: Bearer ACCESS_TOKEN'")?;
     writeln!(
         out,
         "refresh:  curl {client}{token} -d grant_type=refresh_token -d refresh_token=REFRESH_TOKEN"

@@ -55,16 +55,10 @@ impl FromStr for Route {
     type Err = UnknownRoute;
 
     fn from_str(name: &str) -> Result<Self, UnknownRoute> {
-        [
-            Self::Token,
-            Self::RefreshJson,
-            Self::Revoke,
-            Self::Login,
-            Self::Api,
-        ]
-        .into_iter()
-        .find(|route| route.to_string() == name)
-        .ok_or(UnknownRoute)
+        [Self::Token, Self::RefreshJson, Self::Revoke, Self::Login, Self::Api]
+            .into_iter()
+            .find(|route| route.to_string() == name)
+            .ok_or(UnknownRoute)
     }
 }
 

@@ -99,11 +99,7 @@ async fn answer(
             shared.log(&request, "closed", "before it was handled");
             return Err(Dropped);
         }
-        Some(Fault::Respond {
-            status,
-            headers,
-            body,
-        }) => respond(*status, headers, body),
+        Some(Fault::Respond { status, headers, body }) => respond(*status, headers, body),
         _ => handle(shared, route, &request),
     };
 
@@ -120,10 +116,7 @@ async fn answer(
             answer.note += " (closed halfway)";
         }
         Some(Fault::DropAfter) => {
-            let note = format!(
-                "after it was handled with {}: {}",
-                answer.status, answer.note
-            );
+            let note = format!("after it was handled with {}: {}", answer.status, answer.note);
             shared.log(&request, "closed", &note);
             return Err(Dropped);
         }
@@ -156,10 +149,7 @@ fn arrive(shared: &Shared, route: Route, request: &Received) -> Arrival {
     let lane = state.lane(route);
     let record = lane.record(Recorded {
         method: request.head.method.clone(),
-        path_and_query: uri
-            .path_and_query()
-            .map_or("/", |it| it.as_str())
-            .to_owned(),
+        path_and_query: uri.path_and_query().map_or("/", |it| it.as_str()).to_owned(),
         headers: request.head.headers.clone(),
         body: request.body.clone(),
         status: None,
@@ -168,11 +158,7 @@ fn arrive(shared: &Shared, route: Route, request: &Received) -> Arrival {
     gates.extend(lane.take_barrier());
     let fault = lane.take_fault();
     state.counters.faults += u64::from(fault.is_some());
-    Arrival {
-        record,
-        gates,
-        fault,
-    }
+    Arrival { record, gates, fault }
 }
 
 fn handle(shared: &Shared, route: Route, request: &Received) -> Answer {
@@ -213,10 +199,7 @@ fn respond(status: u16, headers: &[(String, String)], body: &str) -> Answer {
 fn elsewhere(shared: &Shared, local: bool, request: &Received) -> Answer {
     if let Some(control) = request.path().strip_prefix("/control/") {
         if !local {
-            return Answer::text(
-                StatusCode::FORBIDDEN,
-                "controls are for this machine only\n",
-            );
+            return Answer::text(StatusCode::FORBIDDEN, "controls are for this machine only\n");
         }
         return control::control(shared, control, request);
     }

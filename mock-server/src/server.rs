@@ -57,10 +57,8 @@ impl MockServer {
         let listener = TcpListener::bind(config.addr)?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
 
         let shared = Arc::new(Shared::new(config));
         let (stop, stopped) = oneshot::channel();
@@ -70,13 +68,7 @@ impl MockServer {
             .name("mock-server".into())
             // Dropping the runtime at the end drops the connections, and thereby closes them.
             .spawn(move || runtime.block_on(serving))?;
-        Ok(Self {
-            shared,
-            runtime: handle,
-            addr,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { shared, runtime: handle, addr, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -111,11 +103,7 @@ impl MockServer {
 
     /// A URL of the protected API: `/things?x=1` gives `<origin>/api/things?x=1`.
     pub fn api_url(&self, path_and_query: &str) -> String {
-        let slash = if path_and_query.starts_with('/') {
-            ""
-        } else {
-            "/"
-        };
+        let slash = if path_and_query.starts_with('/') { "" } else { "/" };
         format!("{}/api{slash}{path_and_query}", self.origin())
     }
 }

@@ -67,16 +67,12 @@ impl Shared {
     pub(crate) fn log_in(&self, user: &str, context: Option<Context>) -> Issued {
         let mut state = self.lock();
         state.counters.logins += 1;
-        state
-            .grants
-            .log_in(&self.config, user, context, Instant::now())
+        state.grants.log_in(&self.config, user, context, Instant::now())
     }
 
     pub(crate) fn refresh(&self, token: &str, context: &Context) -> Refreshed {
         let mut state = self.lock();
-        let State {
-            grants, counters, ..
-        } = &mut *state;
+        let State { grants, counters, .. } = &mut *state;
         let refreshed = grants.refresh(&self.config, token, context, Instant::now());
         match refreshed {
             Refreshed::Anew(_) => counters.refreshes += 1,

@@ -67,10 +67,7 @@ async fn a_path_can_refuse_every_token() {
     let server = MockServer::start();
     let token = server.log_in("alice").access_token;
     server.refuse_path("/api/forbidden");
-    let answer = call(&server, "/forbidden?x=1", &token)
-        .send()
-        .await
-        .unwrap();
+    let answer = call(&server, "/forbidden?x=1", &token).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     let challenge = header(&answer, "www-authenticate").unwrap();
     assert!(challenge.contains("invalid_token"), "{challenge}");

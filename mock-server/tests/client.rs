@@ -40,14 +40,8 @@ async fn a_client_may_authenticate_in_the_form() {
     let server = confidential();
     let with = |client: &str| form(server.token_url(), format!("{LOGIN}&{client}"));
     let secret = "client_secret=s%3Ae%2Bc%25r%3Dt";
-    assert_eq!(
-        status(with(&format!("client_id=my+app&{secret}"))).await,
-        200
-    );
-    assert_eq!(
-        status(with(&format!("client_id=other&{secret}"))).await,
-        401
-    );
+    assert_eq!(status(with(&format!("client_id=my+app&{secret}"))).await, 200);
+    assert_eq!(status(with(&format!("client_id=other&{secret}"))).await, 401);
     assert_eq!(status(with("client_id=my+app")).await, 401);
     assert_eq!(status(with("")).await, 401);
     let twice = with(&format!("client_id=my+app&{secret}"));
@@ -97,15 +91,9 @@ async fn mistakes_get_the_errors_of_rfc_6749() {
     let invalid = Value::from("invalid_request");
     assert_eq!(error("").await, invalid);
     assert_eq!(error("grant_type=refresh_token").await, invalid);
-    assert_eq!(
-        error("grant_type=refresh_token&refresh_token=").await,
-        invalid
-    );
+    assert_eq!(error("grant_type=refresh_token&refresh_token=").await, invalid);
     assert_eq!(error("grant_type=password").await, invalid);
-    assert_eq!(
-        error("grant_type=password&grant_type=password").await,
-        invalid
-    );
+    assert_eq!(error("grant_type=password&grant_type=password").await, invalid);
     let unsupported = Value::from("unsupported_grant_type");
     assert_eq!(error("grant_type=authorization_code").await, unsupported);
     assert_eq!(server.requests(Route::Token).len(), 6);

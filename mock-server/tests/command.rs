@@ -54,10 +54,7 @@ async fn the_command_starts_and_answers() {
     let mut log = String::new();
     let mut stderr = running.0.stderr.take().unwrap();
     stderr.read_to_string(&mut log).unwrap();
-    assert!(
-        log.contains("GET /api/things 200 \"alice\", family 1"),
-        "{log}"
-    );
+    assert!(log.contains("GET /api/things 200 \"alice\", family 1"), "{log}");
     assert!(!log.contains(&token[3..]), "{log}");
 }
 
@@ -68,13 +65,7 @@ fn an_interrupt_ends_the_command_well() {
     let mut stdout = BufReader::new(running.0.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
     let id = running.0.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     assert_eq!(running.0.wait().unwrap().code(), Some(0));
 }
 
@@ -82,10 +73,8 @@ fn an_interrupt_ends_the_command_well() {
 fn a_port_in_use_is_told_in_one_line() {
     let server = MockServer::start();
     let addr = server.addr().to_string();
-    let command = Command::new(env!("CARGO_BIN_EXE_mock-server"))
-        .args(["--addr", &addr])
-        .output()
-        .unwrap();
+    let command =
+        Command::new(env!("CARGO_BIN_EXE_mock-server")).args(["--addr", &addr]).output().unwrap();
     assert_eq!(command.status.code(), Some(1));
     let told = String::from_utf8(command.stderr).unwrap();
     assert_eq!(told.lines().count(), 1, "{told}");

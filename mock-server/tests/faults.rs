@@ -18,9 +18,7 @@ async fn respond_answers_without_handling() {
         .header("x-a", "2")
         .body("later");
     server.on_next(Route::Token, 1, fault);
-    let answer = refresh_request(&server, &session.refresh_token)
-        .send()
-        .await;
+    let answer = refresh_request(&server, &session.refresh_token).send().await;
     let answer = answer.unwrap();
 
     assert_eq!(answer.status(), 503);
@@ -73,9 +71,7 @@ async fn drop_half_sends_the_head_and_half_of_the_body() {
     let server = MockServer::start();
     let session = server.log_in("alice");
     server.on_next(Route::Token, 1, Fault::DropHalf);
-    let answer = refresh_request(&server, &session.refresh_token)
-        .send()
-        .await;
+    let answer = refresh_request(&server, &session.refresh_token).send().await;
     let mut answer = answer.unwrap();
     assert_eq!(answer.status(), 200);
     let whole = answer.content_length().unwrap() as usize;

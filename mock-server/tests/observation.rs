@@ -41,10 +41,7 @@ async fn a_history_is_in_order_and_readable() {
     let what: Vec<_> = history.iter().map(|entry| entry.what).collect();
     assert_eq!(what, [What::Login, What::Rotated, What::Revoked]);
     let line = history[1].to_string();
-    assert!(
-        line.ends_with("s  generation 1: issued, the one before is spent"),
-        "{line}"
-    );
+    assert!(line.ends_with("s  generation 1: issued, the one before is spent"), "{line}");
 }
 
 #[tokio::test]
@@ -58,10 +55,7 @@ async fn requests_are_recorded_whole() {
     assert_eq!(seen[0].method, "GET");
     assert_eq!(seen[0].path_and_query, "/api/things?x=1");
     assert_eq!(seen[0].header("x-a"), Some("1"));
-    assert_eq!(
-        seen[0].header("authorization").unwrap(),
-        format!("Bearer {token}")
-    );
+    assert_eq!(seen[0].header("authorization").unwrap(), format!("Bearer {token}"));
     assert_eq!(&seen[0].body[..], b"abc");
     assert_eq!(seen[0].status, Some(200));
     assert!(!format!("{seen:?}").contains(&token));
@@ -85,10 +79,7 @@ async fn the_log_names_families_and_never_a_token() {
     assert!(lines[1].ends_with("POST /token 200 refreshed family 1, generation 1"));
     let next = next["refresh_token"].as_str().unwrap();
     let tokens = [&session.access_token, &session.refresh_token, next];
-    for (line, token) in lines
-        .iter()
-        .flat_map(|line| tokens.map(|token| (line, token)))
-    {
+    for (line, token) in lines.iter().flat_map(|line| tokens.map(|token| (line, token))) {
         assert!(!line.contains(&token[3..]), "{line}");
     }
 }
@@ -107,19 +98,11 @@ async fn controls_work_over_http() {
         client.get(url).send().await.unwrap()
     };
 
-    assert_eq!(
-        post("fail?route=token&count=2&status=503&retry_after=1").await,
-        200
-    );
+    assert_eq!(post("fail?route=token&count=2&status=503&retry_after=1").await, 200);
     assert_eq!(refresh(&server, &session.refresh_token).await.0, 503);
     assert_eq!(refresh(&server, &session.refresh_token).await.0, 503);
     assert_eq!(post("drop?route=api&count=1&when=before").await, 200);
-    assert!(
-        call(&server, "/", &session.access_token)
-            .send()
-            .await
-            .is_err()
-    );
+    assert!(call(&server, "/", &session.access_token).send().await.is_err());
     assert_eq!(post("delay?route=api&count=1&ms=1").await, 200);
     assert_eq!(call_status(&server, "/", &session.access_token).await, 200);
     assert_eq!(post("expire-access").await, 200);
@@ -137,13 +120,7 @@ async fn controls_work_over_http() {
     assert_eq!(history["user"], "alice");
     assert_eq!(history["alive"], false);
     assert_eq!(history["history"][2]["what"], "revoked");
-    for wrong in [
-        "fail?status=99",
-        "fail?route=x",
-        "drop?when=x",
-        "delay",
-        "revoke",
-    ] {
+    for wrong in ["fail?status=99", "fail?route=x", "drop?when=x", "delay", "revoke"] {
         assert_eq!(post(wrong).await, 400, "{wrong}");
     }
     assert_eq!(post("counters").await, 405);

@@ -26,21 +26,13 @@ async fn reuse_revokes_the_family_and_no_other() {
     assert_eq!(counters.revocations, 0);
     assert_eq!(
         happened(&server, stolen.family),
-        [
-            (What::Login, 0),
-            (What::Rotated, 1),
-            (What::Reuse, 0),
-            (What::Revoked, 1)
-        ]
+        [(What::Login, 0), (What::Rotated, 1), (What::Reuse, 0), (What::Revoked, 1)]
     );
 }
 
 #[tokio::test]
 async fn reuse_may_revoke_every_family_of_the_user() {
-    let server = MockServer::builder()
-        .reuse(Reuse::RevokeUser)
-        .start()
-        .unwrap();
+    let server = MockServer::builder().reuse(Reuse::RevokeUser).start().unwrap();
     let (stolen, other) = (server.log_in("alice"), server.log_in("alice"));
     let bob = server.log_in("bob");
     refresh(&server, &stolen.refresh_token).await;

@@ -14,10 +14,7 @@ async fn revoke(server: &MockServer, body: &str) -> u16 {
 async fn revoking_a_refresh_token_ends_the_family() {
     let server = MockServer::start();
     let (session, other) = (server.log_in("alice"), server.log_in("alice"));
-    let body = format!(
-        "token={}&token_type_hint=refresh_token",
-        session.refresh_token
-    );
+    let body = format!("token={}&token_type_hint=refresh_token", session.refresh_token);
     assert_eq!(revoke(&server, &body).await, 200);
     assert_eq!(revoke(&server, &body).await, 200);
     assert!(!server.family_alive(session.family));

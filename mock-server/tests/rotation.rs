@@ -21,21 +21,12 @@ async fn a_refresh_replaces_both_tokens() {
     assert_eq!(body["expires_in"], 300);
     assert_eq!(body.get("refresh_expires_in"), None);
     let (access, token) = (&body["access_token"], &body["refresh_token"]);
-    assert_eq!(
-        call_status(&server, "/", access.as_str().unwrap()).await,
-        200
-    );
+    assert_eq!(call_status(&server, "/", access.as_str().unwrap()).await, 200);
     assert!(server.is_current(token.as_str().unwrap()));
     assert!(!server.is_current(&first.refresh_token));
-    assert_eq!(
-        server.current_refresh_token(first.family).as_deref(),
-        token.as_str()
-    );
+    assert_eq!(server.current_refresh_token(first.family).as_deref(), token.as_str());
     assert_eq!(server.counters().refreshes, 1);
-    assert_eq!(
-        happened(&server, first.family),
-        [(What::Login, 0), (What::Rotated, 1)]
-    );
+    assert_eq!(happened(&server, first.family), [(What::Login, 0), (What::Rotated, 1)]);
 }
 
 #[tokio::test]
@@ -50,9 +41,7 @@ async fn the_old_access_token_lives_on_after_a_refresh() {
 async fn token_responses_are_not_to_be_cached() {
     let server = MockServer::start();
     let session = server.log_in("alice");
-    let answer = refresh_request(&server, &session.refresh_token)
-        .send()
-        .await;
+    let answer = refresh_request(&server, &session.refresh_token).send().await;
     let answer = answer.unwrap();
     assert_eq!(header(&answer, "cache-control"), Some("no-store"));
     assert_eq!(header(&answer, "content-type"), Some("application/json"));
@@ -75,11 +64,7 @@ async fn without_rotation_the_refresh_token_stays_and_is_not_repeated() {
     assert_eq!(server.counters().reuses, 0);
     assert_eq!(
         happened(&server, session.family)[1..],
-        [
-            (What::Refreshed, 1),
-            (What::Refreshed, 2),
-            (What::Refreshed, 3)
-        ]
+        [(What::Refreshed, 1), (What::Refreshed, 2), (What::Refreshed, 3)]
     );
 }
 
@@ -112,10 +97,7 @@ async fn after_the_grace_window_a_spent_token_is_reuse() {
     refresh(&server, &session.refresh_token).await;
     tokio::time::sleep(2 * grace).await;
     let (status, body) = refresh(&server, &session.refresh_token).await;
-    assert_eq!(
-        (status, &body["error"]),
-        (400, &Value::from("invalid_grant"))
-    );
+    assert_eq!((status, &body["error"]), (400, &Value::from("invalid_grant")));
     assert_eq!(server.counters().reuses, 1);
     assert!(!server.family_alive(session.family));
 }

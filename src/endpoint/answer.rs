@@ -94,9 +94,7 @@ fn retry_after_at(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // Too many digits for a number are a very long wait all the same.
-        return Some(Duration::from_secs(
-            text.parse().unwrap_or(u64::from(u32::MAX)),
-        ));
+        return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
@@ -117,16 +115,12 @@ mod tests {
         let busy = |seconds| Busy(Some(Duration::from_secs(seconds)));
         let none = &[][..];
         let after = |value: &'static str| [("retry-after", value)];
-        let rows: &[(u16, &[(&str, &str)], &str, Outcome)] = &[
+        type Row<'a> = (u16, &'a [(&'a str, &'a str)], &'a str, Outcome);
+        let rows: &[Row<'_>] = &[
             // a refusal of the token itself
             (400, none, refused, Rejected),
             (400, none, refused_long, Rejected),
-            (
-                400,
-                none,
-                " {\n \"error\" : \"invalid_grant\" }\n",
-                Rejected,
-            ),
+            (400, none, " {\n \"error\" : \"invalid_grant\" }\n", Rejected),
             (400, &[("content-type", "text/html")], refused, Rejected),
             (401, none, refused, Rejected),
             (403, none, refused, Rejected),
@@ -135,18 +129,8 @@ mod tests {
             // not one
             (400, none, r#"{"error":"INVALID_GRANT"}"#, Unexpected),
             (400, none, r#"{"error":["invalid_grant"]}"#, Unexpected),
-            (
-                400,
-                none,
-                r#"{"error":{"code":"invalid_grant"}}"#,
-                Unexpected,
-            ),
-            (
-                400,
-                none,
-                r#"{"error_description":"invalid_grant"}"#,
-                Unexpected,
-            ),
+            (400, none, r#"{"error":{"code":"invalid_grant"}}"#, Unexpected),
+            (400, none, r#"{"error_description":"invalid_grant"}"#, Unexpected),
             (400, none, r#"["invalid_grant"]"#, Unexpected),
             (400, none, "error=invalid_grant", Unexpected),
             (400, none, "invalid_grant", Unexpected),
@@ -159,32 +143,17 @@ mod tests {
             // the program's own settings
             (401, none, r#"{"error":"invalid_client"}"#, Misconfigured),
             (400, none, r#"{"error":"invalid_client"}"#, Misconfigured),
-            (
-                400,
-                none,
-                r#"{"error":"unauthorized_client"}"#,
-                Misconfigured,
-            ),
+            (400, none, r#"{"error":"unauthorized_client"}"#, Misconfigured),
             (400, none, r#"{"error":"invalid_scope"}"#, Misconfigured),
             (400, none, r#"{"error":"invalid_request"}"#, Misconfigured),
-            (
-                400,
-                none,
-                r#"{"error":"unsupported_grant_type"}"#,
-                Misconfigured,
-            ),
+            (400, none, r#"{"error":"unsupported_grant_type"}"#, Misconfigured),
             (400, none, r#"{"error":"invalid_target"}"#, Misconfigured),
             (200, none, r#"{"error":"invalid_client"}"#, Misconfigured),
             (404, none, "", Misconfigured),
             (404, none, html, Misconfigured),
             (405, none, "", Misconfigured),
             (410, none, "", Misconfigured),
-            (
-                301,
-                &[("location", "https://elsewhere.example")],
-                "",
-                Misconfigured,
-            ),
+            (301, &[("location", "https://elsewhere.example")], "", Misconfigured),
             (302, none, html, Misconfigured),
             (307, none, "", Misconfigured),
             (308, none, "", Misconfigured),
@@ -220,12 +189,7 @@ mod tests {
             (408, none, "", Unexpected),
             (418, none, "", Unexpected),
             (400, none, r#"{"error":"slow_down"}"#, Unexpected),
-            (
-                400,
-                none,
-                r#"{"error":"temporarily_unavailable"}"#,
-                Unexpected,
-            ),
+            (400, none, r#"{"error":"temporarily_unavailable"}"#, Unexpected),
             (400, none, r#"{"error":"refresh_token_reused"}"#, Unexpected),
             (500, none, tokens, NoAnswer),
             (400, none, tokens, Unexpected),
@@ -238,12 +202,7 @@ mod tests {
             (200, none, "{}", Unexpected),
             (200, none, "null", Unexpected),
             (200, none, r#"{"access_token":null}"#, Unexpected),
-            (
-                200,
-                none,
-                r#"{"access_token":"a","token_type":"mac"}"#,
-                Unexpected,
-            ),
+            (200, none, r#"{"access_token":"a","token_type":"mac"}"#, Unexpected),
             (200, none, r#"{"access_token":"a"#, Unexpected),
         ];
         assert!(rows.len() >= 60, "{}", rows.len());
@@ -280,11 +239,7 @@ mod tests {
             ("+5", None),
             ("never", None),
         ] {
-            assert_eq!(
-                retry_after_at(text, now),
-                expected.map(Duration::from_secs),
-                "{text}"
-            );
+            assert_eq!(retry_after_at(text, now), expected.map(Duration::from_secs), "{text}");
         }
     }
 }

@@ -142,11 +142,7 @@ impl OAuth2Endpoint {
 #[async_trait]
 impl TokenEndpoint for OAuth2Endpoint {
     fn id(&self) -> String {
-        format!(
-            "{} {}",
-            self.token_url.as_ref().map_or("", Url::as_str),
-            self.client_id
-        )
+        format!("{} {}", self.token_url.as_ref().map_or("", Url::as_str), self.client_id)
     }
 
     async fn refresh(
@@ -157,15 +153,8 @@ impl TokenEndpoint for OAuth2Endpoint {
         let Some(url) = &self.token_url else {
             return Err(RefreshError::misconfigured("the token URL is no URL"));
         };
-        let mut fields = vec![
-            ("grant_type", "refresh_token"),
-            ("refresh_token", token.secret()),
-        ];
-        fields.extend(
-            self.params
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        );
+        let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token.secret())];
+        fields.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let (status, headers, body) = self.post(http, url, &fields).await?;
         answer::classify(status, &headers, &body)
     }
@@ -174,10 +163,7 @@ impl TokenEndpoint for OAuth2Endpoint {
         let Some(url) = &self.revocation_url else {
             return Ok(false);
         };
-        let fields = [
-            ("token", token.secret()),
-            ("token_type_hint", "refresh_token"),
-        ];
+        let fields = [("token", token.secret()), ("token_type_hint", "refresh_token")];
         let (status, headers, body) = self.post(http, url, &fields).await?;
         // RFC 7009 §2.2: 200 also for a token that the server doesn't know.
         if status.is_success() {
@@ -235,9 +221,7 @@ async fn whole_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Refres
     let mut body = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > BODY_MAX {
-            return Err(RefreshError::unexpected(
-                "the token endpoint's answer is over 1 MiB",
-            ));
+            return Err(RefreshError::unexpected("the token endpoint's answer is over 1 MiB"));
         }
         body.extend_from_slice(&chunk);
     }

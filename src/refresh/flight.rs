@@ -29,10 +29,7 @@ pub(crate) enum Joined<A, T> {
 
 impl<T: Clone> SingleFlight<T> {
     pub(crate) fn new() -> Self {
-        let slot = Slot {
-            count: 0,
-            under_way: None,
-        };
+        let slot = Slot { count: 0, under_way: None };
         Self(Arc::new(Mutex::new(slot)))
     }
 
@@ -55,10 +52,7 @@ impl<T: Clone> SingleFlight<T> {
         let number = slot.count;
         slot.under_way = Some((number, sender));
         drop(slot);
-        start(Landing {
-            slot: Arc::clone(&self.0),
-            number,
-        });
+        start(Landing { slot: Arc::clone(&self.0), number });
         Joined::Waiting(Waiter(receiver))
     }
 
@@ -104,10 +98,7 @@ impl<T> Landing<T> {
     fn answer(&self, result: Result<T, Error>) {
         let mut slot = lock(&self.slot);
         // Not ours: it was abandoned, and another may be under way.
-        if slot
-            .under_way
-            .as_ref()
-            .is_some_and(|(number, _)| *number == self.number)
+        if slot.under_way.as_ref().is_some_and(|(number, _)| *number == self.number)
             && let Some((_, sender)) = slot.under_way.take()
         {
             drop(slot);
@@ -160,10 +151,7 @@ mod tests {
         let Joined::Waiting(waiter) = flights.join(|| None::<()>, drop) else {
             unreachable!("nothing makes it needless");
         };
-        assert_eq!(
-            waiter.wait().await.unwrap_err().to_string(),
-            "the session was closed"
-        );
+        assert_eq!(waiter.wait().await.unwrap_err().to_string(), "the session was closed");
         assert!(flights.under_way().is_none());
     }
 

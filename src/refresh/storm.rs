@@ -86,18 +86,14 @@ impl Storm {
         let place_accepted = place.is_some_and(|place| self.path_accepted(place));
         if !place_accepted {
             if let Some(place) = place
-                && let Some(refusal) = memory
-                    .refusals
-                    .iter()
-                    .find(|r| r.place.origin == place.origin)
+                && let Some(refusal) =
+                    memory.refusals.iter().find(|r| r.place.origin == place.origin)
                 && now < refusal.until
             {
                 return Some(refusal.until - now);
             }
             let accepted = place.is_some_and(|place| tokens.accepted_by(place.origin));
-            let age = tokens
-                .received
-                .map(|received| now.saturating_duration_since(received));
+            let age = tokens.received.map(|received| now.saturating_duration_since(received));
             if tokens.birth == Birth::Refresh
                 && !accepted
                 && let Some(age) = age
@@ -109,17 +105,10 @@ impl Storm {
         if !counts_at(now, tokens, place) {
             return None;
         }
-        while memory
-            .counted
-            .front()
-            .is_some_and(|&made| now - made >= BUDGET_WINDOW)
-        {
+        while memory.counted.front().is_some_and(|&made| now - made >= BUDGET_WINDOW) {
             memory.counted.pop_front();
         }
-        let oldest = memory
-            .counted
-            .front()
-            .filter(|_| memory.counted.len() >= BUDGET)?;
+        let oldest = memory.counted.front().filter(|_| memory.counted.len() >= BUDGET)?;
         Some(BUDGET_WINDOW - (now - *oldest))
     }
 
@@ -146,9 +135,7 @@ impl Storm {
 
     /// The replay with `tokens`, which a refresh had just brought, was refused at `place`.
     pub(crate) fn refused_at(&self, now: Instant, tokens: &Tokens, place: Place) {
-        let age = tokens
-            .received
-            .map(|received| now.saturating_duration_since(received));
+        let age = tokens.received.map(|received| now.saturating_duration_since(received));
         if age.is_none_or(|age| age >= self.min_refresh_interval) {
             // It may have ended by itself.
             return;
@@ -157,10 +144,7 @@ impl Storm {
             paths.remove(place.path);
         }
         let mut memory = self.memory();
-        let old = memory
-            .refusals
-            .iter()
-            .position(|r| r.place.origin == place.origin);
+        let old = memory.refusals.iter().position(|r| r.place.origin == place.origin);
         let times = match old.map(|at| memory.refusals.swap_remove(at)) {
             // One of many that were sent at the same time.
             Some(refusal) if now < refusal.until => return memory.refusals.push(refusal),
@@ -169,11 +153,7 @@ impl Storm {
         };
         let wait = (REFUSAL_MIN * 2u32.saturating_pow(times)).min(REFUSAL_MAX);
         let until = now + wait;
-        memory.refusals.push(Refusal {
-            place,
-            times,
-            until,
-        });
+        memory.refusals.push(Refusal { place, times, until });
     }
 
     /// A refresh of `tokens` failed for now. The error, with the wait until the next try.
@@ -188,12 +168,7 @@ impl Storm {
             jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(COOLDOWN_MAX))
         });
         let error = error.with_retry_after(Some(wait));
-        memory.cooldown = Some(Cooldown {
-            of,
-            failures,
-            until: now + wait,
-            error: error.clone(),
-        });
+        memory.cooldown = Some(Cooldown { of, failures, until: now + wait, error: error.clone() });
         error
     }
 
@@ -204,12 +179,7 @@ impl Storm {
         if cooldown.of != (tokens.epoch, tokens.generation) || now >= cooldown.until {
             return None;
         }
-        Some(
-            cooldown
-                .error
-                .clone()
-                .with_retry_after(Some(cooldown.until - now)),
-        )
+        Some(cooldown.error.clone().with_retry_after(Some(cooldown.until - now)))
     }
 
     /// A refresh succeeded: the trouble is over.
@@ -224,9 +194,7 @@ impl Storm {
     }
 
     fn path_accepted(&self, place: Place) -> bool {
-        self.accepted
-            .get(place.origin)
-            .is_some_and(|paths| paths.contains(place.path))
+        self.accepted.get(place.origin).is_some_and(|paths| paths.contains(place.path))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -277,9 +245,7 @@ impl PathSet {
     }
 
     fn clear(&self) {
-        self.0
-            .iter()
-            .for_each(|word| word.store(0, Ordering::Relaxed));
+        self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
     fn place(&self, path: u64) -> (&AtomicU64, u64) {

@@ -140,9 +140,7 @@ impl SessionBuilder {
             revoking: Mutex::new(Revoking::Nothing),
             last_look: Mutex::new(None),
         };
-        Ok(Session(Arc::new(Handle {
-            core: Arc::new(core),
-        })))
+        Ok(Session(Arc::new(Handle { core: Arc::new(core) })))
     }
 }
 

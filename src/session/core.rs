@@ -131,9 +131,7 @@ impl Core {
                 return Ok(obstacle);
             }
         }
-        self.refresh(refused, Why::Refused(place))
-            .await
-            .map(Recovery::Replay)
+        self.refresh(refused, Why::Refused(place)).await.map(Recovery::Replay)
     }
 
     /// Tokens of the same login that are newer than `refused`: known already, or from a refresh
@@ -222,10 +220,7 @@ impl Core {
             Err(error) => {
                 let current = self.state.tokens();
                 let failed = current.as_deref().filter(|t| t.epoch == refused.epoch);
-                (
-                    Err(self.storm.failed_at(now, failed.unwrap_or(refused), error)),
-                    None,
-                )
+                (Err(self.storm.failed_at(now, failed.unwrap_or(refused), error)), None)
             }
         };
         match &result {
@@ -270,10 +265,7 @@ impl Core {
 
     /// Reads the store, unless that was done within the last second.
     async fn look_again(self: &Arc<Self>) -> Result<(), Error> {
-        let last = *self
-            .last_look
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
         match last {
             Some(last) if last.elapsed() < LOOK_INTERVAL => Ok(()),
             _ => self.look().await,
@@ -288,9 +280,7 @@ impl Core {
             |landing| {
                 let core = Arc::clone(self);
                 // Where the thread can't start, the landing tells.
-                let _ = self
-                    .thread
-                    .spawn(async move { landing.land(core.read_store().await) });
+                let _ = self.thread.spawn(async move { landing.land(core.read_store().await) });
             },
         );
         match joined {
@@ -303,10 +293,7 @@ impl Core {
     pub(crate) async fn read_store(self: &Arc<Self>) -> Result<(), Error> {
         let from = self.state.epoch();
         let record = self.store.call(|store| store.load()).await?;
-        *self
-            .last_look
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.take_in(from, record)
     }
 
@@ -338,9 +325,7 @@ impl Core {
                 tokens.epoch = from + 1;
                 if self.state.log_in(Arc::new(tokens)).is_ok() {
                     self.begin(
-                        snapshot
-                            .is_logged_out()
-                            .then_some(LogoutReason::LoggedOutElsewhere),
+                        snapshot.is_logged_out().then_some(LogoutReason::LoggedOutElsewhere),
                     );
                 }
             }

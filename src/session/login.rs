@@ -36,8 +36,7 @@ impl Core {
             }
             // Look again: a logout that came meanwhile wins.
             if self.logouts.load(Ordering::SeqCst) != logouts {
-                self.settle_logout(&mut locked, tokens.refresh.clone())
-                    .await;
+                self.settle_logout(&mut locked, tokens.refresh.clone()).await;
                 return Err(Error::logged_out(Some(LogoutReason::Requested)));
             }
             // Fails where the store was read meanwhile and brought news: they are old now.

@@ -43,8 +43,7 @@ impl Core {
         }
         self.logouts.fetch_add(1, Ordering::SeqCst);
         let ended = self.state.log_out();
-        self.refreshing
-            .abandon(Error::logged_out(Some(LogoutReason::Requested)));
+        self.refreshing.abandon(Error::logged_out(Some(LogoutReason::Requested)));
         let refresh_token = ended.as_ref().and_then(|tokens| tokens.refresh.clone());
         *self.revoking() = refresh_token.map_or(Revoking::Nothing, Revoking::Due);
         if ended.is_some() {

@@ -100,13 +100,8 @@ impl State {
             if now.epoch != from || !matches!(now.phase, Phase::Unknown) {
                 return Err(Ended);
             }
-            let phase = tokens.map_or(
-                Phase::LoggedOut {
-                    reason: None,
-                    login: None,
-                },
-                Phase::LoggedIn,
-            );
+            let phase =
+                tokens.map_or(Phase::LoggedOut { reason: None, login: None }, Phase::LoggedIn);
             Ok((now.epoch, phase, ()))
         })
     }
@@ -116,11 +111,7 @@ impl State {
     pub(crate) fn advance(&self, epoch: u64, tokens: &Arc<Tokens>) -> Result<Arc<Tokens>, Ended> {
         self.change(|now| match &now.phase {
             Phase::LoggedIn(current) if now.epoch == epoch => {
-                let newest = if tokens.supersede(current) {
-                    tokens
-                } else {
-                    current
-                };
+                let newest = if tokens.supersede(current) { tokens } else { current };
                 let newest = Arc::clone(newest);
                 Ok((epoch, Phase::LoggedIn(Arc::clone(&newest)), newest))
             }
@@ -133,10 +124,8 @@ impl State {
     pub(crate) fn end(&self, epoch: u64, reason: LogoutReason) -> Result<Arc<Tokens>, Ended> {
         self.change(|now| match &now.phase {
             Phase::LoggedIn(tokens) if now.epoch == epoch => {
-                let phase = Phase::LoggedOut {
-                    reason: Some(reason),
-                    login: Some(tokens.login.clone()),
-                };
+                let phase =
+                    Phase::LoggedOut { reason: Some(reason), login: Some(tokens.login.clone()) };
                 Ok((epoch + 1, phase, Arc::clone(tokens)))
             }
             _ => Err(Ended),
@@ -154,10 +143,7 @@ impl State {
                 Phase::LoggedOut { login, .. } => login.clone(),
                 _ => tokens.as_ref().map(|tokens| tokens.login.clone()),
             };
-            let phase = Phase::LoggedOut {
-                reason: Some(LogoutReason::Requested),
-                login,
-            };
+            let phase = Phase::LoggedOut { reason: Some(LogoutReason::Requested), login };
             Ok((now.epoch + 1, phase, tokens))
         });
         ended.unwrap_or(None)

@@ -74,10 +74,7 @@ impl fmt::Display for Status {
         write!(f, "tokens are kept in {}", self.store)?;
         if self.logged_in {
             write!(f, "\nrefreshes since the login: {}", self.refreshes)?;
-            match self
-                .expires_at
-                .map(|end| end.duration_since(SystemTime::now()))
-            {
+            match self.expires_at.map(|end| end.duration_since(SystemTime::now())) {
                 Some(Ok(left)) => write!(f, "\naccess token: {} s left", left.as_secs())?,
                 Some(Err(_)) => f.write_str("\naccess token: expired")?,
                 None => f.write_str("\naccess token: the server did not say how long it lives")?,
@@ -87,11 +84,7 @@ impl fmt::Display for Status {
             }
         }
         if let Some(cooldown) = self.cooldown {
-            write!(
-                f,
-                "\nthe last refresh failed; the next try is in {} ms",
-                cooldown.as_millis()
-            )?;
+            write!(f, "\nthe last refresh failed; the next try is in {} ms", cooldown.as_millis())?;
         }
         Ok(())
     }

@@ -27,10 +27,7 @@ struct Running {
 
 impl SessionThread {
     pub(crate) fn new() -> Self {
-        Self {
-            running: Mutex::new(None),
-            work: Arc::default(),
-        }
+        Self { running: Mutex::new(None), work: Arc::default() }
     }
 
     /// Runs `future` on the thread, to its end even if the caller is dropped. Its panic is an
@@ -88,14 +85,12 @@ impl SessionThread {
     pub(crate) fn hook(&self, hook: impl FnOnce() + Send + 'static) {
         self.work.lock().hooks += 1;
         let work = Arc::clone(&self.work);
-        let started = thread::Builder::new()
-            .name("reauth-hook".to_owned())
-            .spawn(move || {
-                ROLE.set(Role::Hook);
-                // Its message is printed; there is nobody here to pass the panic on to.
-                let _ = panic::catch_unwind(panic::AssertUnwindSafe(hook));
-                work.leave(|state| state.hooks -= 1);
-            });
+        let started = thread::Builder::new().name("reauth-hook".to_owned()).spawn(move || {
+            ROLE.set(Role::Hook);
+            // Its message is printed; there is nobody here to pass the panic on to.
+            let _ = panic::catch_unwind(panic::AssertUnwindSafe(hook));
+            work.leave(|state| state.hooks -= 1);
+        });
         if started.is_err() {
             self.work.leave(|state| state.hooks -= 1);
         }
@@ -120,9 +115,7 @@ impl SessionThread {
             }
         };
         // On the session's thread: the caller's runtime may have no clock, or a paused one.
-        let _ = self
-            .run(async { Ok(tokio::time::timeout(DRAIN, quiet).await) })
-            .await;
+        let _ = self.run(async { Ok(tokio::time::timeout(DRAIN, quiet).await) }).await;
     }
 
     /// Lets nothing begin any more, waits for what was begun, and stops the thread. Blocks for
@@ -135,9 +128,7 @@ impl SessionThread {
             let end = Instant::now() + DRAIN;
             while !state.is_quiet(role) {
                 let now = Instant::now();
-                let left = end
-                    .saturating_duration_since(now)
-                    .min(state.patience_at(now));
+                let left = end.saturating_duration_since(now).min(state.patience_at(now));
                 if now >= end {
                     break;
                 }
@@ -162,10 +153,8 @@ impl SessionThread {
         let failed = |e: std::io::Error| {
             Error::internal("could not start the session's thread", Some(e.into()))
         };
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(failed)?;
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let role = Role::Session(self.id());
@@ -179,10 +168,7 @@ impl SessionThread {
                 runtime.shutdown_background();
             })
             .map_err(failed)?;
-        *running = Some(Running {
-            runtime: handle.clone(),
-            _stop: stop,
-        });
+        *running = Some(Running { runtime: handle.clone(), _stop: stop });
         Ok(handle)
     }
 
@@ -203,8 +189,7 @@ impl Entered {
     /// From now on the end of the program waits only [`UNSAVED`] longer for it: the exchange is
     /// over, and what is left may take for ever.
     pub(crate) fn give_up_soon(&self) {
-        self.0
-            .leave(|state| state.patience = Some(Instant::now() + UNSAVED));
+        self.0.leave(|state| state.patience = Some(Instant::now() + UNSAVED));
     }
 }
 

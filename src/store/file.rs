@@ -70,8 +70,7 @@ impl TokenStore for FileStore {
     }
 
     fn save(&self, record: &Record) -> Result<(), StoreError> {
-        self.write(record.as_bytes())
-            .map_err(|error| self.failed("write", error))
+        self.write(record.as_bytes()).map_err(|error| self.failed("write", error))
     }
 
     fn clear(&self) -> Result<(), StoreError> {
@@ -94,10 +93,7 @@ fn directory_of(path: &Path) -> &Path {
 /// A name that no other writer has: two may save at the same time, and the last one wins whole.
 fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(
-        ".{:016x}.tmp",
-        getrandom::u64().map_err(io::Error::other)?
-    ));
+    name.push(format!(".{:016x}.tmp", getrandom::u64().map_err(io::Error::other)?));
     Ok(path.with_file_name(name))
 }
 

@@ -80,9 +80,7 @@ impl Record {
             expiry,
             refresh_expires_at: fields.refresh_expires_at.map(from_millis),
             access: access.access_token,
-            refresh: fields
-                .refresh_token
-                .map(|token| RefreshToken(Secret::new(token))),
+            refresh: fields.refresh_token.map(|token| RefreshToken(Secret::new(token))),
             scope: fields.scope,
             header,
             refused: AtomicBool::new(false),
@@ -183,9 +181,7 @@ mod tests {
         };
         let tokens = Tokens::received(&response, None, identity, now);
         let record = Record::of(&tokens, &pin());
-        let copy = Record::from_bytes(record.as_bytes())
-            .read(&pin(), 9, now)
-            .unwrap();
+        let copy = Record::from_bytes(record.as_bytes()).read(&pin(), 9, now).unwrap();
         assert_eq!(copy.login, tokens.login);
         assert_eq!(copy.epoch, 9);
         assert_eq!(copy.generation, 7);
@@ -195,28 +191,16 @@ mod tests {
         assert_eq!(copy.scope.as_deref(), Some("read write"));
         assert_eq!(copy.header, "Bearer at-canary");
         assert!(copy.header.is_sensitive());
-        assert_eq!(
-            to_millis(copy.expiry.unwrap().at.wall),
-            to_millis(now.wall) + 3_600_000
-        );
-        assert_eq!(
-            to_millis(copy.refresh_expires_at.unwrap()),
-            to_millis(now.wall) + 7_200_000
-        );
-        assert_eq!(
-            format!("{record:?}"),
-            format!("Record([redacted; {} bytes])", record.0.len())
-        );
+        assert_eq!(to_millis(copy.expiry.unwrap().at.wall), to_millis(now.wall) + 3_600_000);
+        assert_eq!(to_millis(copy.refresh_expires_at.unwrap()), to_millis(now.wall) + 7_200_000);
+        assert_eq!(format!("{record:?}"), format!("Record([redacted; {} bytes])", record.0.len()));
     }
 
     #[test]
     fn a_newer_a_foreign_and_a_damaged_record_are_told_apart() {
         let read = |text: &str| {
             let record = Record::from_bytes(text.as_bytes());
-            record
-                .read(&pin(), 0, Moment::now())
-                .map(|_| ())
-                .unwrap_err()
+            record.read(&pin(), 0, Moment::now()).map(|_| ()).unwrap_err()
         };
         assert_eq!(read(r#"{"version":2,"all":"new"}"#), Unreadable::Newer(2));
         for damaged in ["", "{", "[]", "{}", r#"{"version":1}"#, "\0\0\0"] {
@@ -224,18 +208,13 @@ mod tests {
         }
         let whole = r#"{"version":1,"login":"l","generation":0,"replayed":false,"access_token":"a","received_at":1,"issued_by":"elsewhere"}"#;
         assert_eq!(read(whole), Unreadable::OtherIssuer("elsewhere".into()));
-        let bad_token = whole
-            .replace("\"a\"", "\"a\\n\"")
-            .replace("elsewhere", &pin().0);
+        let bad_token = whole.replace("\"a\"", "\"a\\n\"").replace("elsewhere", &pin().0);
         assert_eq!(read(&bad_token), Unreadable::Corrupt);
         let far = whole
             .replace("\"received_at\":1", "\"received_at\":18446744073709551615")
             .replace("elsewhere", &pin().0);
         let record = Record::from_bytes(far.as_bytes());
-        assert!(
-            record.read(&pin(), 0, Moment::now()).is_ok(),
-            "no panic on an absurd time"
-        );
+        assert!(record.read(&pin(), 0, Moment::now()).is_ok(), "no panic on an absurd time");
     }
 
     fn pin() -> Pin {

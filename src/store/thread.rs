@@ -24,10 +24,7 @@ type Job = Box<dyn FnOnce(&dyn TokenStore) + Send>;
 
 impl StoreThread {
     pub(crate) fn new(store: impl TokenStore) -> Self {
-        Self {
-            store: Arc::new(store),
-            jobs: Mutex::new(None),
-        }
+        Self { store: Arc::new(store), jobs: Mutex::new(None) }
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -48,9 +45,7 @@ impl StoreThread {
             let result = catch_unwind(AssertUnwindSafe(|| call(store)));
             // Nobody may be waiting any more.
             let _ = reply.send(result.unwrap_or_else(|_| {
-                Err(StoreError::unavailable(
-                    "the token store's code panicked: see its message",
-                ))
+                Err(StoreError::unavailable("the token store's code panicked: see its message"))
             }));
         });
         let result = match self.send(job) {
@@ -87,9 +82,7 @@ impl StoreThread {
 
 impl fmt::Debug for StoreThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StoreThread")
-            .field(&self.describe())
-            .finish()
+        f.debug_tuple("StoreThread").field(&self.describe()).finish()
     }
 }
 

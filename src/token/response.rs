@@ -109,11 +109,7 @@ impl TokenResponse {
             expires_in: wire.expires_in.as_ref().and_then(seconds),
             refresh_expires_in: (wire.refresh_expires_in.as_ref().and_then(seconds))
                 .or_else(|| wire.refresh_token_expires_in.as_ref().and_then(seconds)),
-            scope: wire
-                .scope
-                .as_ref()
-                .and_then(Value::as_str)
-                .map(str::to_owned),
+            scope: wire.scope.as_ref().and_then(Value::as_str).map(str::to_owned),
         };
         response.check()?;
         Ok(response)
@@ -230,12 +226,7 @@ mod tests {
             let response = TokenResponse::parse(body.as_bytes()).unwrap();
             assert_eq!(response.expires_in, *expected, "expires_in: {text}");
         }
-        assert_eq!(
-            TokenResponse::parse(br#"{"access_token":"a"}"#)
-                .unwrap()
-                .expires_in,
-            None
-        );
+        assert_eq!(TokenResponse::parse(br#"{"access_token":"a"}"#).unwrap().expires_in, None);
     }
 
     #[test]
@@ -247,10 +238,7 @@ mod tests {
         for kind in ["mac", "DPoP", "", "bearer "] {
             let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
             let error = TokenResponse::parse(body.as_bytes()).unwrap_err();
-            assert_eq!(
-                error,
-                "the token response has a token_type other than Bearer"
-            );
+            assert_eq!(error, "the token response has a token_type other than Bearer");
         }
     }
 

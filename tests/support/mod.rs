@@ -51,28 +51,17 @@ impl Fixture {
         set: impl FnOnce(SessionBuilder) -> SessionBuilder,
     ) -> Self {
         let (store, logouts) = (MemoryStore::new(), Logouts::default());
-        let builder = builder(&server)
-            .store(store.clone())
-            .on_logout(logouts.hook());
+        let builder = builder(&server).store(store.clone()).on_logout(logouts.hook());
         let session = set(builder).build().unwrap();
         let issued = server.log_in("alice");
         session.log_in(tokens(&issued)).await.unwrap();
         let client = client(&session);
-        Self {
-            server,
-            session,
-            client,
-            store,
-            issued,
-            logouts,
-        }
+        Self { server, session, client, store, issued, logouts }
     }
 
     /// The status of a GET of an API path, such as `things`.
     pub async fn get(&self, path: &str) -> Result<u16, reqwest_middleware::Error> {
-        self.send(path)
-            .await
-            .map(|response| response.status().as_u16())
+        self.send(path).await.map(|response| response.status().as_u16())
     }
 
     pub async fn send(&self, path: &str) -> Result<Response, reqwest_middleware::Error> {
@@ -83,12 +72,7 @@ impl Fixture {
     pub async fn get_all(&self, count: usize) -> Vec<Result<u16, reqwest_middleware::Error>> {
         join_all((0..count).map(|n| {
             let request = self.client.get(self.server.api_url(&format!("things/{n}")));
-            async move {
-                request
-                    .send()
-                    .await
-                    .map(|response| response.status().as_u16())
-            }
+            async move { request.send().await.map(|response| response.status().as_u16()) }
         }))
         .await
     }
@@ -103,9 +87,7 @@ pub fn endpoint(server: &MockServer) -> OAuth2Endpoint {
 }
 
 pub fn client(session: &Session) -> ClientWithMiddleware {
-    ClientBuilder::new(reqwest::Client::new())
-        .with(session.middleware())
-        .build()
+    ClientBuilder::new(reqwest::Client::new()).with(session.middleware()).build()
 }
 
 pub fn tokens(issued: &Issued) -> TokenResponse {
@@ -135,7 +117,52 @@ pub fn found(error: &reqwest_middleware::Error) -> &Error {
 
 /// Fails loudly instead of hanging the test run. Not a way to wait.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .expect("ends within 20 s")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("ends within 20 s")
+}
+
+impl Fixture {
+    /// With tokens that have ended by the clock, though the server would still take them.
+    pub async fn expired(server: MockServer) -> Self {
+        let t = Self::at(server).await;
+        let ended = tokens_without_expiry(&t.issued).expires_in(Duration::from_millis(1));
+        t.session.log_in(ended).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        t
+    }
+
+    /// The bytes in the store.
+    pub fn record(&self) -> Option<Vec<u8>> {
+        let record = reqwest_reauth::TokenStore::load(&self.store).unwrap();
+        record.map(|record| record.as_bytes().to_vec())
+    }
+}
+
+/// The access tokens that came with API requests, in order of arrival.
+pub fn access_tokens_sent(server: &MockServer) -> Vec<String> {
+    let sent = server.requests(mock_server::Route::Api);
+    let tokens = sent.iter().map(|request| request.header("authorization").unwrap_or_default());
+    tokens.map(|value| value.trim_start_matches("Bearer ").to_owned()).collect()
+}
+
+/// The refresh tokens that came to the token endpoint, in order of arrival.
+pub fn refresh_tokens_sent(server: &MockServer) -> Vec<String> {
+    let sent = server.requests(mock_server::Route::Token);
+    let token = |body: &[u8]| {
+        let mut fields = form_urlencoded::parse(body);
+        let token = fields.find(|(name, _)| name == "refresh_token");
+        token.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    sent.iter().map(|request| token(&request.body)).collect()
+}
+
+pub fn statuses(results: Vec<Result<u16, reqwest_middleware::Error>>) -> Vec<u16> {
+    results.into_iter().map(Result::unwrap).collect()
+}
+
+/// Lets every task of a current-thread runtime go on until it waits for somebody else.
+pub async fn settle() {
+    // One turn of the scheduler polls 61 tasks.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -63,10 +63,9 @@ fn challenge(request: &Received) -> Answer {
     let query = request.head.uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| name == "value")
-        .fold(
-            Answer::new(StatusCode::UNAUTHORIZED),
-            |answer, (_, value)| answer.with(WWW_AUTHENTICATE, &value),
-        )
+        .fold(Answer::new(StatusCode::UNAUTHORIZED), |answer, (_, value)| {
+            answer.with(WWW_AUTHENTICATE, &value)
+        })
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Box<Answer>> {
@@ -118,9 +117,7 @@ fn accept(
     let challenge = format!(
         "Bearer realm=\"mock\", error=\"invalid_token\", error_description=\"{description}\""
     );
-    Err(Box::new(
-        Answer::challenge(StatusCode::UNAUTHORIZED, &challenge).noting(note),
-    ))
+    Err(Box::new(Answer::challenge(StatusCode::UNAUTHORIZED, &challenge).noting(note)))
 }
 
 fn with_status(status: &str) -> Answer {
@@ -153,9 +150,7 @@ fn headers(headers: &HeaderMap) -> Map<String, Value> {
         let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
         values.collect::<Vec<_>>().join(", ")
     };
-    names
-        .map(|name| (name.to_string(), joined(name).into()))
-        .collect()
+    names.map(|name| (name.to_string(), joined(name).into())).collect()
 }
 
 /// FNV-1a of 64 bits: tells bodies apart, and takes three lines in any language.

@@ -20,11 +20,7 @@ pub(super) fn control(shared: &Shared, control: &str, request: &Received) -> Ans
         _ => Method::POST,
     };
     if request.head.method != expected {
-        let allowed = if expected == Method::GET {
-            "GET"
-        } else {
-            "POST"
-        };
+        let allowed = if expected == Method::GET { "GET" } else { "POST" };
         return Answer::method_not_allowed(allowed);
     }
     let now = Instant::now();
@@ -121,9 +117,7 @@ fn parameter<T: FromStr>(
         .query(name)
         .or_else(|| default.map(str::to_owned))
         .ok_or_else(|| format!("{name} is missing"))?;
-    value
-        .parse()
-        .map_err(|_| format!("{name} cannot be {value:?}"))
+    value.parse().map_err(|_| format!("{name} cannot be {value:?}"))
 }
 
 fn done(message: &str) -> Answer {

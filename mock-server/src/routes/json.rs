@@ -17,9 +17,7 @@ pub(super) fn log_in(shared: &Shared, request: &Received) -> Answer {
     };
     let context = shared.context(&request.head.headers);
     let issued = shared.log_in(&user, Some(context));
-    Answer::json(StatusCode::OK, &issued.camel_json())
-        .uncached()
-        .noting(logged_in(&user, &issued))
+    Answer::json(StatusCode::OK, &issued.camel_json()).uncached().noting(logged_in(&user, &issued))
 }
 
 /// `POST /refresh-token`.
@@ -39,10 +37,9 @@ pub(super) fn refresh(shared: &Shared, request: &Received) -> Answer {
         Refreshed::Anew(issued) | Refreshed::Replayed(issued) => {
             Answer::json(StatusCode::OK, &issued.camel_json())
         }
-        Refreshed::Refused(_) => Answer::json(
-            StatusCode::UNAUTHORIZED,
-            &json!({"error": "refresh_token_invalid"}),
-        ),
+        Refreshed::Refused(_) => {
+            Answer::json(StatusCode::UNAUTHORIZED, &json!({"error": "refresh_token_invalid"}))
+        }
     }
     .uncached()
     .noting(note)
@@ -61,10 +58,6 @@ fn member(request: &Received, name: &str) -> Result<String, Box<Answer>> {
     value.map(str::to_owned).ok_or_else(|| {
         let description = format!("send JSON with a string named {name}");
         let error = "invalid_request";
-        Box::new(Answer::oauth_error(
-            StatusCode::BAD_REQUEST,
-            error,
-            &description,
-        ))
+        Box::new(Answer::oauth_error(StatusCode::BAD_REQUEST, error, &description))
     })
 }

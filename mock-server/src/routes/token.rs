@@ -58,11 +58,9 @@ fn refresh(shared: &Shared, request: &Received, form: &HashMap<String, String>) 
     let note = outcome(shared, token, &refreshed);
     match refreshed {
         Refreshed::Anew(issued) | Refreshed::Replayed(issued) => success(&issued),
-        Refreshed::Refused(refusal) => Answer::oauth_error(
-            StatusCode::BAD_REQUEST,
-            "invalid_grant",
-            refusal.description(),
-        ),
+        Refreshed::Refused(refusal) => {
+            Answer::oauth_error(StatusCode::BAD_REQUEST, "invalid_grant", refusal.description())
+        }
     }
     .noting(note)
 }
@@ -106,26 +104,18 @@ pub(super) fn too_many(wait: Duration) -> Answer {
 pub(super) fn outcome(shared: &Shared, token: &str, refreshed: &Refreshed) -> String {
     match refreshed {
         Refreshed::Anew(issued) => {
-            format!(
-                "refreshed family {}, generation {}",
-                issued.family, issued.generation
-            )
+            format!("refreshed family {}, generation {}", issued.family, issued.generation)
         }
-        Refreshed::Replayed(issued) => format!(
-            "forgave family {}, generation {} again",
-            issued.family, issued.generation
-        ),
+        Refreshed::Replayed(issued) => {
+            format!("forgave family {}, generation {} again", issued.family, issued.generation)
+        }
         Refreshed::Refused(refusal) => {
             let (state, why) = (shared.lock(), refusal.description());
             let Some((family, generation)) = state.grants.find(token) else {
                 return format!("refused: {why}");
             };
             let alive = state.grants.family(family).is_some_and(|it| it.alive);
-            let end = if alive {
-                ""
-            } else {
-                " (the family is revoked)"
-            };
+            let end = if alive { "" } else { " (the family is revoked)" };
             format!("refused family {family}, generation {generation}: {why}{end}")
         }
     }
@@ -189,10 +179,7 @@ fn authenticate(
         &json!({"error": "invalid_client", "error_description": "the client is not known by that name and secret"}),
     );
     Err(Box::new(
-        answer
-            .uncached()
-            .with(WWW_AUTHENTICATE, "Basic realm=\"mock\"")
-            .noting("invalid_client"),
+        answer.uncached().with(WWW_AUTHENTICATE, "Basic realm=\"mock\"").noting("invalid_client"),
     ))
 }
 

@@ -1,9 +1,6 @@
 //! A client that is as plain as possible.
 
-#![allow(
-    dead_code,
-    reason = "each test file is a crate, and none uses all of it"
-)]
+#![allow(dead_code, reason = "each test file is a crate, and none uses all of it")]
 
 use mock_server::{MockServer, What};
 use reqwest::{Client, RequestBuilder, Response};
