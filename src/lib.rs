@@ -55,3 +55,7 @@ pub use event::{Event, Events, LogoutReason};
 
 mod error;
 pub use error::Error;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

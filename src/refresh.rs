@@ -132,7 +132,7 @@ pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Re
                 }
                 Outcome::Rejected => {
                     locked.gate.mark.clear();
-                    return Err(rejected(core, &current, replayed || unanswered_before).await?);
+                    return rejected(core, &current, replayed || unanswered_before).await;
                 }
                 _ => {}
             }
@@ -178,14 +178,17 @@ async fn exchange(core: &Core, locked: &mut Locked, token: &RefreshToken) -> Ans
     }
 }
 
-/// The server refuses the refresh token for good. What is the session's end, or only news from
-/// another process?
-async fn rejected(core: &Arc<Core>, current: &Tokens, maybe_spent: bool) -> Result<Error, Error> {
+/// The server refuses the refresh token for good: the session's end, unless the store has news.
+async fn rejected(
+    core: &Arc<Core>,
+    current: &Tokens,
+    maybe_spent: bool,
+) -> Result<Refreshed, Error> {
     // Look again: the login may be over already, or have newer tokens.
     core.read_store().await?;
-    if core.tokens_of(current.epoch)?.supersede(current) {
-        let message = "the refresh token was replaced by another program meanwhile";
-        return Ok(Error::refresh(RefreshError::unexpected(message)));
+    let newest = core.tokens_of(current.epoch)?;
+    if newest.supersede(current) {
+        return Ok(Refreshed::Adopted(newest));
     }
     let expired = current.refresh_expires_at.is_some_and(|end| end <= SystemTime::now());
     let reason = match (maybe_spent, expired) {
@@ -196,7 +199,7 @@ async fn rejected(core: &Arc<Core>, current: &Tokens, maybe_spent: bool) -> Resu
     core.end(current.epoch, reason);
     // If this fails, the record counts for nothing here, and once more for nothing at the server.
     let _ = core.store.call(|store| store.clear()).await;
-    Ok(core.state.logged_out())
+    Err(core.state.logged_out())
 }
 
 /// Makes the answer durable, then known.

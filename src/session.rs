@@ -7,6 +7,7 @@ pub(crate) use core::{Core, Recovery};
 mod login;
 mod logout;
 pub use logout::Revocation;
+mod reading;
 mod state;
 mod status;
 pub use status::Status;

@@ -118,7 +118,7 @@ impl Expiry {
     /// The expiry of a token that was received at `received`, perhaps by another process, and
     /// read from the store now.
     pub(crate) fn restored(at: SystemTime, received: SystemTime, now: Moment) -> Self {
-        let lifetime = at.duration_since(received).unwrap_or_default();
+        let lifetime = at.duration_since(received).unwrap_or_default().min(LIFETIME_MAX);
         // A clock that was set back since must not make the token live longer than it does.
         let left = at.duration_since(now.wall).unwrap_or_default().min(lifetime);
         Self { at: Moment { wall: at, mono: now.mono + left }, leeway: leeway(lifetime) }
@@ -269,6 +269,9 @@ pub(crate) struct Identity {
 fn origin_bit(origin: usize) -> u64 {
     1 << origin.min(63)
 }
+
+/// Ten years: some servers say "never" with a number that no clock can be added to.
+pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Long enough for a slow refresh to end before the token does.
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);

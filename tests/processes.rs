@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
@@ -19,7 +19,7 @@ struct Program {
 }
 
 impl Program {
-    fn start(server: &MockServer, file: &PathBuf, calls: &str) -> Self {
+    fn start(server: &MockServer, file: &Path, calls: &str) -> Self {
         let mut child = Command::new(example())
             .args([server.origin().as_ref(), file.as_os_str(), calls.as_ref()])
             .stdout(Stdio::piped())
@@ -70,7 +70,7 @@ async fn stale_login(server: &MockServer, directory: &tempfile::TempDir) -> Path
     file
 }
 
-async fn log_in(server: &MockServer, file: &PathBuf, tokens: TokenResponse) {
+async fn log_in(server: &MockServer, file: &Path, tokens: TokenResponse) {
     // The endpoint and client of the example, which the record is pinned to.
     let endpoint = reqwest_reauth::OAuth2Endpoint::new(server.token_url(), "ctrl-c");
     let session = reqwest_reauth::Session::builder("ctrl-c", endpoint)

@@ -36,10 +36,12 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(origin: usize, path: &str) -> Self {
-        // FNV-1a: a path is short, and nobody gains by a collision.
+        // FNV-1a: a path is short, and nobody gains by a collision. Its last bytes reach only the
+        // low bits, so these are spread over the high ones, which choose the place in a table.
         let path = path.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
+        let path = (path ^ (path >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self { origin, path }
     }
 }
@@ -249,7 +251,6 @@ impl PathSet {
     }
 
     fn place(&self, path: u64) -> (&AtomicU64, u64) {
-        // The high bits of FNV mix better than the low ones.
         let index = (path >> 52) as usize;
         (&self.0[index / 64 % WORDS], 1 << (index % 64))
     }
@@ -267,3 +268,199 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(30);
 /// A blip is over in 200 ms; nobody wants to wait more than a minute for a server that is back.
 const COOLDOWN_MIN: Duration = Duration::from_millis(200);
 const COOLDOWN_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Identity, LoginId, Moment, TokenResponse};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_refused_replay_holds_refreshes_back_for_10_s_doubling_to_5_min() {
+        let (storm, start) = (storm(), Moment::now());
+        let mut now = start;
+        for seconds in [10, 20, 40, 80, 160, 300, 300] {
+            let wait = seconds * SECOND;
+            storm.refused_at(now.mono, &born(now), place("/a"));
+            let asked = old(now);
+            let withheld = |after| storm.withheld_at(now.mono + after, &asked, Some(place("/b")));
+            assert_eq!(withheld(Duration::ZERO), Some(wait));
+            assert_eq!(withheld(wait - SECOND), Some(SECOND));
+            assert_eq!(withheld(wait), None);
+            now = later(now, wait);
+        }
+    }
+
+    #[test]
+    fn refusals_of_the_same_moment_count_once_and_other_origins_are_untouched() {
+        let (storm, now) = (storm(), Moment::now());
+        for path in ["/a", "/b", "/c"] {
+            storm.refused_at(now.mono, &born(now), place(path));
+        }
+        let asked = old(now);
+        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/d"))), Some(10 * SECOND));
+        let elsewhere = Some(Place::new(1, "/a"));
+        assert_eq!(storm.withheld_at(now.mono, &asked, elsewhere), None);
+    }
+
+    #[test]
+    fn a_path_that_was_accepted_is_exempt_until_a_new_token_is_refused_there() {
+        let (storm, now) = (storm(), Moment::now());
+        let tokens = born(now);
+        storm.accepted(&tokens, place("/good"));
+        storm.refused_at(now.mono, &tokens, place("/bad"));
+        let asked = old(now);
+        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/good"))), None);
+        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/bad"))), Some(10 * SECOND));
+        storm.refused_at(now.mono, &tokens, place("/good"));
+        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/good"))), Some(10 * SECOND));
+    }
+
+    #[test]
+    fn a_success_on_the_refused_path_forgets_the_refusal() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.refused_at(now.mono, &born(now), place("/a"));
+        storm.accepted(&born(now), place("/b"));
+        assert!(storm.withheld_at(now.mono, &old(now), Some(place("/c"))).is_some());
+        storm.accepted(&born(now), place("/a"));
+        assert_eq!(storm.withheld_at(now.mono, &old(now), Some(place("/c"))), None);
+    }
+
+    #[test]
+    fn a_refused_replay_of_an_old_token_is_not_remembered() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.refused_at((later(now, 10 * SECOND)).mono, &born(now), place("/a"));
+        assert_eq!(storm.withheld_at(now.mono, &old(now), Some(place("/a"))), None);
+    }
+
+    #[test]
+    fn a_401_on_a_token_just_born_of_a_refresh_waits_for_the_interval() {
+        let (storm, now) = (storm(), Moment::now());
+        let withheld =
+            |after, tokens: &Tokens| storm.withheld_at(now.mono + after, tokens, Some(place("/a")));
+        assert_eq!(withheld(Duration::ZERO, &born(now)), Some(10 * SECOND));
+        assert_eq!(withheld(9 * SECOND, &born(now)), Some(SECOND));
+        assert_eq!(withheld(10 * SECOND, &born(now)), None);
+        for exempt in [Birth::Login, Birth::ReplayedRefresh] {
+            assert_eq!(withheld(Duration::ZERO, &tokens(now, exempt, None)), None);
+        }
+        let accepted = born(now);
+        accepted.set_accepted_by(0);
+        assert_eq!(withheld(Duration::ZERO, &accepted), None);
+        // The clock jumped: received in the future.
+        let negative = Tokens { received: None, ..born(now) };
+        assert_eq!(withheld(Duration::ZERO, &negative), None);
+    }
+
+    #[test]
+    fn the_sixth_counted_refresh_within_30_s_is_held_back() {
+        let (storm, now) = (storm(), Moment::now());
+        let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
+        let at = |seconds: u32| now.mono + seconds * SECOND;
+        let asked = |seconds| storm.withheld_at(at(seconds), &alive, Some(place("/a")));
+        for second in 0..5 {
+            assert_eq!(asked(second), None);
+            storm.refreshed_at(at(second), &alive, Some(place("/a")));
+        }
+        assert_eq!(asked(5), Some(25 * SECOND));
+        assert_eq!(asked(29), Some(SECOND));
+        assert_eq!(asked(30), None);
+        // An expired token is refreshed however often that was done.
+        let expired = tokens(now, Birth::Login, Some(SECOND));
+        assert_eq!(storm.withheld_at(at(5), &expired, Some(place("/a"))), None);
+    }
+
+    #[test]
+    fn without_a_lifetime_a_refresh_counts_where_the_token_was_never_accepted() {
+        let (storm, now) = (storm(), Moment::now());
+        let silent = tokens(now, Birth::Login, None);
+        for _ in 0..5 {
+            storm.refreshed_at(now.mono, &silent, Some(place("/a")));
+        }
+        let wait = storm.withheld_at(now.mono, &silent, Some(place("/a")));
+        assert_eq!(wait, Some(30 * SECOND));
+        silent.set_accepted_by(0);
+        assert_eq!(storm.withheld_at(now.mono, &silent, Some(place("/a"))), None);
+    }
+
+    #[test]
+    fn failures_cool_down_for_200_ms_doubling_to_60_s_at_most_and_as_the_server_asks() {
+        let (storm, now) = (storm(), Moment::now());
+        let tokens = born(now);
+        let mut cap = 200;
+        for _ in 0..12 {
+            let error = storm.failed_at(now.mono, &tokens, Error::timed_out());
+            let wait = error.retry_after().unwrap();
+            assert!(wait <= Duration::from_millis(cap), "{wait:?} of {cap} ms");
+            cap = (cap * 2).min(60_000);
+        }
+        let asked = Error::timed_out().with_retry_after(Some(7 * SECOND));
+        let told = storm.failed_at(now.mono, &tokens, asked);
+        assert_eq!(told.retry_after(), Some(7 * SECOND));
+        let left = storm.cooling_at(now.mono + 3 * SECOND, &tokens).unwrap();
+        assert_eq!(left.retry_after(), Some(4 * SECOND));
+        assert!(storm.cooling_at(now.mono + 7 * SECOND, &tokens).is_none());
+        let other = Tokens { generation: 2, ..born(now) };
+        assert!(storm.cooling_at(now.mono, &other).is_none(), "it is the refresh token's own");
+        storm.calm();
+        assert!(storm.cooling_at(now.mono, &tokens).is_none());
+    }
+
+    #[test]
+    fn paths_that_differ_in_their_last_digit_rarely_share_a_bit() {
+        let storm = storm();
+        for number in 0..100 {
+            storm.accepted(&born(Moment::now()), place(&format!("/items/{number}")));
+        }
+        let others = (100..1100).map(|number| place(&format!("/items/{number}")));
+        let shared = others.filter(|place| storm.path_accepted(*place)).count();
+        // 100 of 4,096 bits are set: 24 in 1,000 by chance.
+        assert!(shared < 60, "{shared} of 1000");
+    }
+
+    #[test]
+    fn a_login_forgets_everything() {
+        let (storm, now) = (storm(), Moment::now());
+        let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
+        storm.accepted(&alive, place("/good"));
+        storm.refused_at(now.mono, &born(now), place("/a"));
+        storm.failed_at(now.mono, &alive, Error::timed_out().with_retry_after(Some(SECOND)));
+        (0..5).for_each(|_| storm.refreshed_at(now.mono, &alive, Some(place("/a"))));
+        storm.forget();
+        assert_eq!(storm.withheld_at(now.mono, &alive, Some(place("/a"))), None);
+        assert!(storm.cooling_at(now.mono, &alive).is_none());
+        assert!(!storm.path_accepted(place("/good")));
+    }
+
+    fn storm() -> Storm {
+        Storm::new(2, 10 * SECOND)
+    }
+
+    fn place(path: &str) -> Place {
+        Place::new(0, path)
+    }
+
+    /// Born of a refresh just now.
+    fn born(now: Moment) -> Tokens {
+        tokens(now, Birth::Refresh, None)
+    }
+
+    /// Held back by no rule of its own.
+    fn old(now: Moment) -> Tokens {
+        let old = tokens(now, Birth::Login, Some(SECOND / 1000));
+        Tokens { expiry: old.expiry, ..old }
+    }
+
+    fn tokens(now: Moment, birth: Birth, lifetime: Option<Duration>) -> Tokens {
+        let mut response = TokenResponse::new("a");
+        response.expires_in = lifetime;
+        let login = LoginId("l".into());
+        let identity = Identity { login, epoch: 0, generation: 1, birth };
+        Tokens::received(&response, None, identity, now)
+    }
+
+    fn later(from: Moment, time: Duration) -> Moment {
+        Moment { wall: from.wall + time, mono: from.mono + time }
+    }
+}

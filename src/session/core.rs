@@ -1,7 +1,7 @@
 //! What the handles of a session share: its parts, and the moves that involve several of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
@@ -18,7 +18,7 @@ use crate::refresh::{
 use crate::session::logout::Revoking;
 use crate::session::state::{Phase, State};
 use crate::session::thread::SessionThread;
-use crate::store::{Pin, Record, StoreError, StoreThread, Unreadable};
+use crate::store::{Pin, StoreThread};
 use crate::token::{Freshness, Moment, Tokens};
 
 pub(crate) struct Core {
@@ -252,87 +252,6 @@ impl Core {
             .ok_or_else(|| self.state.logged_out())
     }
 
-    /// Makes sure that it is known whether somebody is logged in.
-    pub(crate) async fn know(self: &Arc<Self>) -> Result<(), Error> {
-        let snapshot = self.state.get();
-        match &snapshot.phase {
-            Phase::LoggedIn(_) => Ok(()),
-            Phase::Unknown => self.look().await,
-            // Another program may have logged in.
-            Phase::LoggedOut { .. } => self.look_again().await,
-        }
-    }
-
-    /// Reads the store, unless that was done within the last second.
-    async fn look_again(self: &Arc<Self>) -> Result<(), Error> {
-        let last = *self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        match last {
-            Some(last) if last.elapsed() < LOOK_INTERVAL => Ok(()),
-            _ => self.look().await,
-        }
-    }
-
-    /// Reads the store on the session's thread, once for everybody who wants it.
-    async fn look(self: &Arc<Self>) -> Result<(), Error> {
-        self.thread.guard()?;
-        let joined = self.reading.join(
-            || None::<()>,
-            |landing| {
-                let core = Arc::clone(self);
-                // Where the thread can't start, the landing tells.
-                let _ = self.thread.spawn(async move { landing.land(core.read_store().await) });
-            },
-        );
-        match joined {
-            Joined::Already(()) => Ok(()),
-            Joined::Waiting(reading) => reading.wait().await,
-        }
-    }
-
-    /// Reads the store and takes in what is newer. On the session's thread.
-    pub(crate) async fn read_store(self: &Arc<Self>) -> Result<(), Error> {
-        let from = self.state.epoch();
-        let record = self.store.call(|store| store.load()).await?;
-        *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.take_in(from, record)
-    }
-
-    fn take_in(&self, from: u64, record: Option<Record>) -> Result<(), Error> {
-        let snapshot = self.state.get();
-        if snapshot.epoch != from {
-            // A login or a logout came meanwhile: what was read is older than that.
-            return Ok(());
-        }
-        let Some(record) = record else {
-            if let Phase::LoggedIn(_) = snapshot.phase {
-                self.end(from, LogoutReason::LoggedOutElsewhere);
-            }
-            let _ = self.state.loaded(from, None);
-            return Ok(());
-        };
-        let now = Moment::now();
-        let mut tokens = (record.read(&self.pin, from, now)).map_err(|why| self.unreadable(why))?;
-        match &snapshot.phase {
-            Phase::Unknown => {
-                let _ = self.state.loaded(from, Some(Arc::new(tokens)));
-            }
-            Phase::LoggedIn(current) if current.login == tokens.login => {
-                let _ = self.state.advance(from, &Arc::new(tokens));
-            }
-            // The login that ended: its record is only not cleared yet.
-            Phase::LoggedOut { login, .. } if login.as_ref() == Some(&tokens.login) => {}
-            Phase::LoggedIn(_) | Phase::LoggedOut { .. } => {
-                tokens.epoch = from + 1;
-                if self.state.log_in(Arc::new(tokens)).is_ok() {
-                    self.begin(
-                        snapshot.is_logged_out().then_some(LogoutReason::LoggedOutElsewhere),
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// After a login took the place of what was before.
     pub(crate) fn begin(&self, ended: Option<LogoutReason>) {
         self.storm.forget();
@@ -362,24 +281,6 @@ impl Core {
         // An error: nobody listens.
         let _ = self.events.send(event);
     }
-
-    fn unreadable(&self, why: Unreadable) -> Error {
-        let store = self.store.describe();
-        match why {
-            Unreadable::Corrupt => {
-                let what = "its content is damaged: log in again, which replaces it";
-                Error::store(&store, StoreError::corrupt(what))
-            }
-            Unreadable::Newer(version) => Error::configuration(format!(
-                "{store} was written by a newer version of this program (format {version}): \
-                 update this one, or give it another store"
-            )),
-            Unreadable::OtherIssuer(other) => Error::configuration(format!(
-                "{store} belongs to another token endpoint or client ({other}): \
-                 give this session another store, or log in again"
-            )),
-        }
-    }
 }
 
 /// Why a refresh is asked for.
@@ -397,6 +298,3 @@ fn panicked(error: tokio::task::JoinError) -> Error {
         Error::internal("the session was closed", None)
     }
 }
-
-/// Often enough to see another program's login at once; seldom enough to cost nothing in a loop.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{LOCK_WAIT, Locked};
 use crate::session::Core;
-use crate::store::Record;
+use crate::store::{Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 
 impl Core {
@@ -22,6 +22,7 @@ impl Core {
         let Some(_entered) = self.thread.enter() else {
             return Err(Error::internal("the session is closing", None));
         };
+        self.refuse_newer_record().await?;
         loop {
             let identity = Identity {
                 login: login.clone(),
@@ -44,6 +45,20 @@ impl Core {
                 self.begin(None);
                 return Ok(());
             }
+        }
+    }
+
+    /// What a newer version of the program wrote is left alone: this one can't tell what it would
+    /// destroy. Any other record is replaced by a login.
+    async fn refuse_newer_record(&self) -> Result<(), Error> {
+        let record = match self.store.call(|store| store.load()).await {
+            Ok(Some(record)) => record,
+            Err(error) if error.is_transient() => return Err(error),
+            Ok(None) | Err(_) => return Ok(()),
+        };
+        match record.read(&self.pin, self.state.epoch(), Moment::now()) {
+            Err(newer @ Unreadable::Newer(_)) => Err(self.unreadable(newer)),
+            _ => Ok(()),
         }
     }
 }

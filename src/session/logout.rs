@@ -22,6 +22,9 @@ pub enum Revocation {
     Nothing,
     /// The server could not be reached, or refused: it may think that the session lives on.
     Failed,
+    /// A refresh is under way: it ends with the revocation of what it brings, and with the
+    /// clearing of the store. [`Session::drain`](crate::Session::drain) waits for it.
+    Pending,
 }
 
 /// What is to be revoked once nobody can bring a newer token any more.
@@ -50,7 +53,9 @@ impl Core {
             self.tell_logout(LogoutReason::Requested);
         }
         // A refresh that holds the locks settles it in our place, with the newest token.
-        let mut locked = Locked::wait(self, LOCK_WAIT).await?;
+        let Ok(mut locked) = Locked::wait(self, LOCK_WAIT).await else {
+            return Ok(Revocation::Pending);
+        };
         let cleared = self.store.call(|store| store.clear()).await;
         let revocation = self.revoke(&mut locked).await;
         drop(entered);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
-use crate::token::Secret;
+use crate::token::{LIFETIME_MAX, Secret};
 
 /// What a server answers to a login or a refresh (RFC 6749 §5.1).
 ///
@@ -187,9 +187,6 @@ fn seconds(value: &Value) -> Option<Duration> {
 fn usable(lifetime: Duration) -> Option<Duration> {
     (!lifetime.is_zero()).then(|| lifetime.min(LIFETIME_MAX))
 }
-
-/// Ten years: some servers say "never" with a number that no clock can be added to.
-const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,190 @@
+//! What `OAuth2Endpoint` sends, and what it makes of answers that no server should give.
+
+mod support;
+
+use mock_server::{Fault, MockServer, Recorded, Route};
+use reqwest_reauth::{MemoryStore, OAuth2Endpoint, Session};
+use support::{Fixture, client, found, soon, tokens, tokens_without_expiry};
+
+/// Logs in with `endpoint` as it is set up by the test, and refreshes once.
+async fn refresh_with(server: &MockServer, endpoint: OAuth2Endpoint) -> Vec<Recorded> {
+    let session = Session::builder("test", endpoint)
+        .origin(server.origin())
+        .store(MemoryStore::new())
+        .build()
+        .unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    let response = client(&session).get(server.api_url("things")).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    server.requests(Route::Token)
+}
+
+/// The form of the only request, without the refresh token's value.
+fn form(requests: &[Recorded]) -> Vec<(String, String)> {
+    assert_eq!(requests.len(), 1);
+    let fields = form_urlencoded::parse(&requests[0].body).into_owned();
+    let shown = |(name, value): (String, String)| match name.as_str() {
+        "refresh_token" => (name, value[..3].to_owned()),
+        _ => (name, value),
+    };
+    fields.map(shown).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_public_client_sends_its_id_and_no_credentials() {
+    let server = MockServer::start();
+    let requests = refresh_with(&server, OAuth2Endpoint::new(server.token_url(), "my-cli")).await;
+    let expected =
+        [("grant_type", "refresh_token"), ("refresh_token", "rt_"), ("client_id", "my-cli")];
+    assert_eq!(form(&requests), pairs(&expected));
+    assert_eq!(requests[0].method, "POST");
+    assert_eq!(requests[0].path_and_query, "/token");
+    assert_eq!(requests[0].header("content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(requests[0].header("accept"), Some("application/json"));
+    assert_eq!(requests[0].header("authorization"), None);
+}
+
+#[tokio::test]
+async fn a_client_secret_goes_form_encoded_into_http_basic() {
+    let (id, secret) = ("my cli:1", "p&ss: wörd%");
+    let server = MockServer::builder().client(id, secret).start().unwrap();
+    let endpoint = OAuth2Endpoint::new(server.token_url(), id).client_secret(secret);
+    let requests = refresh_with(&server, endpoint).await;
+    assert_eq!(
+        form(&requests),
+        pairs(&[("grant_type", "refresh_token"), ("refresh_token", "rt_")])
+    );
+    // base64("my+cli%3A1:p%26ss%3A+w%C3%B6rd%25")
+    let basic = "Basic bXkrY2xpJTNBMTpwJTI2c3MlM0ErdyVDMyVCNnJkJTI1";
+    assert_eq!(requests[0].header("authorization"), Some(basic));
+}
+
+#[tokio::test]
+async fn a_client_secret_in_the_body_is_in_no_header() {
+    let server = MockServer::builder().client("my-cli", "s&cret").start().unwrap();
+    let endpoint =
+        OAuth2Endpoint::new(server.token_url(), "my-cli").client_secret_in_body("s&cret");
+    let requests = refresh_with(&server, endpoint).await;
+    let expected = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "rt_"),
+        ("client_id", "my-cli"),
+        ("client_secret", "s&cret"),
+    ];
+    assert_eq!(form(&requests), pairs(&expected));
+    assert_eq!(requests[0].header("authorization"), None);
+}
+
+#[tokio::test]
+async fn parameters_and_headers_are_sent_with_every_refresh() {
+    let server = MockServer::start();
+    let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli")
+        .param("scope", "read write")
+        .param("resource", "https://api.example.com")
+        .header("x-device-id", "d1")
+        .header("user-agent", "my-cli/1.0");
+    let requests = refresh_with(&server, endpoint).await;
+    let expected = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "rt_"),
+        ("scope", "read write"),
+        ("resource", "https://api.example.com"),
+        ("client_id", "my-cli"),
+    ];
+    assert_eq!(form(&requests), pairs(&expected));
+    assert_eq!(requests[0].header("x-device-id"), Some("d1"));
+    assert_eq!(requests[0].header("user-agent"), Some("my-cli/1.0"));
+}
+
+#[tokio::test]
+async fn a_redirect_of_the_token_endpoint_is_not_followed() {
+    let (t, elsewhere) = (Fixture::new().await, MockServer::start());
+    t.server.expire_access_tokens();
+    let redirect = Fault::status(307).header("location", elsewhere.token_url());
+    t.server.on_next(Route::Token, 1, redirect);
+    let error = soon(t.get("things")).await.unwrap_err();
+    assert!(found(&error).is_configuration());
+    assert!(!found(&error).is_transient());
+    assert_eq!(elsewhere.counters().token_requests, 0);
+    assert!(t.session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn an_answer_of_more_than_a_mebibyte_is_not_read_to_its_end() {
+    let t = Fixture::new().await;
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 1, Fault::status(200).body(" ".repeat(1024 * 1024 + 1)));
+    let error = soon(t.get("things")).await.unwrap_err();
+    assert!(found(&error).is_transient());
+    let text = format!("{:#}", anyhow::Error::new(error));
+    assert!(text.ends_with("the token endpoint's answer is over 1 MiB"), "{text}");
+    assert!(t.session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_token_that_no_header_can_carry_is_refused_without_being_shown() {
+    let t = Fixture::new().await;
+    t.server.expire_access_tokens();
+    t.server.on_next(
+        Route::Token,
+        1,
+        Fault::rewrite(|json| json["access_token"] = "can\nary".into()),
+    );
+    let error = soon(t.get("things")).await.unwrap_err();
+    assert!(found(&error).is_transient());
+    assert!(!format!("{error:?} {error}").contains("ary"));
+}
+
+#[tokio::test]
+async fn the_error_says_what_the_server_answered() {
+    for (status, body, expected) in [
+        (
+            400,
+            r#"{"error":"invalid_scope"}"#,
+            "the token endpoint refuses this program's request: the token endpoint answered 400 invalid_scope",
+        ),
+        (
+            404,
+            "",
+            "the token endpoint refuses this program's request: the token endpoint answered 404: check its URL",
+        ),
+        (
+            403,
+            "<html>",
+            "the access token could not be refreshed for now: the token endpoint answered 403",
+        ),
+    ] {
+        let t = Fixture::new().await;
+        t.server.expire_access_tokens();
+        t.server.on_next(Route::Token, 1, Fault::status(status).body(body));
+        let error = soon(t.get("things")).await.unwrap_err();
+        assert_eq!(format!("{:#}", anyhow::Error::new(error)), expected);
+        assert!(t.session.is_logged_in().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_transient_and_nothing_was_sent() {
+    let server = MockServer::start();
+    let issued = server.log_in("alice");
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = OAuth2Endpoint::new(format!("http://{unused}/token"), "test");
+    let session = Session::builder("test", endpoint)
+        .origin(server.origin())
+        .store(MemoryStore::new())
+        .build()
+        .unwrap();
+    session.log_in(tokens_without_expiry(&issued)).await.unwrap();
+    server.expire_access_tokens();
+    let error = client(&session).get(server.api_url("things")).send().await.unwrap_err();
+    assert!(found(&error).is_transient());
+    let text = format!("{:#}", anyhow::Error::new(error));
+    let start = "the access token could not be refreshed for now: could not connect to the token endpoint: ";
+    assert!(text.starts_with(start), "{text}");
+    assert!(session.is_logged_in().await.unwrap());
+}
