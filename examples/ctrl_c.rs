@@ -41,7 +41,10 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     };
     let result = tokio::select! {
         result = work => result,
-        _ = tokio::signal::ctrl_c() => Ok(println!("stopping")),
+        _ = tokio::signal::ctrl_c() => {
+            println!("stopping");
+            Ok(())
+        }
     };
     if let Err(error) = &result {
         println!("giving up: {error}");

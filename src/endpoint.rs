@@ -33,9 +33,9 @@ pub trait TokenEndpoint: Send + Sync + 'static {
 
     /// Exchanges `token` for new tokens: one request, sent with `http`.
     ///
-    /// `http` is made for this: no redirects, no hidden retries, no proxy of the program's API
-    /// client, no bearer token, a fresh connection. It connects within 5 seconds and sets no
-    /// other time limit; the session waits 30 seconds for this method.
+    /// `http` is made for this: no redirects, no hidden retries, no bearer token, a fresh
+    /// connection each time, the system's proxy. It connects within 5 seconds and has no other
+    /// time limit; the session waits 30 seconds for this method.
     ///
     /// # Errors
     /// What became of the request; it decides what happens to the session. `?` on a
@@ -182,17 +182,37 @@ impl StdError for RefreshError {
 /// Tells "never sent" from "sent, no answer".
 ///
 /// The client's connect time-out is shorter than the wait for the exchange, so what failed to
-/// connect has certainly not sent the token, and everything else may have.
+/// connect has certainly not sent the token, and everything else may have. A whole answer of an
+/// unexpected form, or with an error status, is told apart; but only its body could say
+/// `invalid_grant`, so read that with [`RefreshError::answered`] rather than
+/// `error_for_status`.
 impl From<reqwest::Error> for RefreshError {
     fn from(error: reqwest::Error) -> Self {
-        if error.is_builder() {
+        if let Some(status) = error.status() {
+            Self::answered(status, &HeaderMap::new(), b"")
+        } else if error.is_builder() {
             Self::misconfigured("the refresh request could not be made").with_source(error)
         } else if error.is_connect() {
             Self::not_sent("could not connect to the token endpoint").with_source(error)
+        } else if is_whole(&error) {
+            // Without the source: serde's errors quote the values they stumble over.
+            Self::unexpected("the token endpoint's answer is not of the expected form")
         } else {
             Self::no_answer("the token endpoint gave no whole answer").with_source(error)
         }
     }
+}
+
+/// Whether the answer came whole and only could not be read.
+fn is_whole(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if error.is::<serde_json::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// A server that asks for more than an hour is misconfigured; the user should not wait a day.

@@ -40,6 +40,8 @@ enum Kind {
     /// A refresh that storm control held back.
     Withheld,
     TimedOut,
+    /// The locks were not to be had in time.
+    Busy,
     LoginRequired,
     Configuration(String),
     Store(String),
@@ -96,7 +98,7 @@ impl Error {
     /// endpoint or the store failed, a wait ended, or refreshes are held back. The session lives.
     pub fn is_transient(&self) -> bool {
         match &self.inner.kind {
-            Kind::Refresh | Kind::Withheld | Kind::TimedOut => true,
+            Kind::Refresh | Kind::Withheld | Kind::TimedOut | Kind::Busy => true,
             Kind::Store(_) => self.store_error().is_none_or(|error| !error.is_corrupt()),
             _ => false,
         }
@@ -162,6 +164,10 @@ impl Error {
         Self::new(Kind::TimedOut, None)
     }
 
+    pub(crate) fn busy() -> Self {
+        Self::new(Kind::Busy, None)
+    }
+
     pub(crate) fn login_required() -> Self {
         Self::new(Kind::LoginRequired, None)
     }
@@ -218,6 +224,7 @@ impl fmt::Display for Error {
                 f.write_str("the server keeps refusing new access tokens, so none is fetched now")
             }
             Kind::TimedOut => f.write_str("the request timed out while it waited for a token"),
+            Kind::Busy => f.write_str("an earlier refresh or login of this session still goes on"),
             Kind::LoginRequired => {
                 f.write_str("the access token was refused and there is no refresh token: log in")
             }
@@ -286,7 +293,7 @@ impl Kind {
     fn advice(&self) -> &'static str {
         match self {
             Self::LoggedOut(_) | Self::LoginRequired => "log in to go on",
-            Self::Refresh | Self::Withheld | Self::Store(_) => "try again later",
+            Self::Refresh | Self::Withheld | Self::Busy | Self::Store(_) => "try again later",
             Self::TimedOut => "allow more time, or try again",
             Self::Configuration(_) => "put the program's settings right",
             Self::Internal(_) => "this program has a defect",

@@ -14,6 +14,8 @@ pub enum Event {
     LoggedIn,
     /// The access token was refreshed.
     Refreshed,
+    /// Another program had refreshed it: its tokens are in use.
+    Adopted,
     /// A refresh failed; the session lives on.
     RefreshFailed(Error),
     /// The session ended.

@@ -51,7 +51,7 @@ impl ReauthMiddleware {
         }
         let origins = &self.session.core().origins;
         let origin = origins.iter().position(|origin| origin.covers(request.url()))?;
-        Some(Place::new(origin, request.url().path()))
+        Some(Place::new(origin, request.method(), request.url().path()))
     }
 
     fn attach(&self, request: &mut Request, tokens: &Tokens) {
@@ -73,7 +73,7 @@ impl ReauthMiddleware {
             return false;
         }
         let status = response.status();
-        if status.is_success() || status.is_redirection() {
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
             core.storm.accepted(tokens, place);
         }
         status == StatusCode::UNAUTHORIZED
@@ -120,6 +120,8 @@ impl Middleware for ReauthMiddleware {
         let Some(mut replay) = spare.map(Spare::into_request) else {
             return Ok(marked(response, NotReplayed));
         };
+        // Its connection, or a permit of an inner middleware, may be needed for the replay.
+        drop(response);
         self.attach(&mut replay, &fresh);
         patience.apply_to(&mut replay);
         let response = next.run(replay, extensions).await?;

@@ -18,20 +18,21 @@ pub(crate) struct Origin {
 impl Origin {
     /// Parses what the program listed, as in `https://api.example.com`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let shown = shown(text);
         let url = Url::parse(text).map_err(|e| {
-            format!("{text:?} is no origin ({e}): write it like https://api.example.com")
+            format!("{shown} is no origin ({e}): write it like https://api.example.com")
         })?;
-        secure(&url).map_err(|e| format!("the origin {text:?} {e}"))?;
-        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!(
-                "{text:?} is more than an origin: leave out what follows the host and port"
-            ));
-        }
+        secure(&url).map_err(|e| format!("the origin {shown} {e}"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("an origin has no user name or password: leave them out".to_owned());
         }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(format!(
+                "{shown} is more than an origin: leave out what follows the host and port"
+            ));
+        }
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-            return Err(format!("{text:?} is no origin: it has no host"));
+            return Err(format!("{shown} is no origin: it has no host"));
         };
         Ok(Self { scheme: url.scheme().to_owned(), host: host.to_owned(), port })
     }
@@ -41,6 +42,11 @@ impl Origin {
             && url.scheme() == self.scheme
             && url.host_str() == Some(&self.host)
     }
+}
+
+/// A URL in a message, unless it may hold a password.
+pub(crate) fn shown(text: &str) -> String {
+    if text.contains('@') { "(not shown, as it has an @)".to_owned() } else { format!("{text:?}") }
 }
 
 /// Whether a secret may go to `url`: https, or http to this machine.

@@ -17,8 +17,9 @@ mod flight;
 pub(crate) use flight::{Joined, Landing, SingleFlight};
 mod journal;
 pub(crate) use journal::Journal;
+mod locked;
+pub(crate) use locked::{Gate, Locked, Undo};
 mod mark;
-pub(crate) use mark::Mark;
 mod storm;
 pub(crate) use storm::{Place, Storm};
 mod trace;
@@ -27,57 +28,12 @@ pub(crate) use trace::Trace;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::OwnedMutexGuard;
-use tokio::time;
-
 use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::event::{Event, LogoutReason};
-use crate::lock::Held;
-use crate::session::{Core, Entered};
+use crate::session::Core;
 use crate::store::Record;
 use crate::token::{Birth, Freshness, Identity, Moment, RefreshToken, TokenResponse, Tokens};
-
-/// What only one transaction at a time may touch: a refresh, a login or a logout.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    mark: Mark,
-    http: Option<reqwest::Client>,
-}
-
-/// The gate and the process lock, in this order.
-#[derive(Debug)]
-pub(crate) struct Locked {
-    gate: OwnedMutexGuard<Gate>,
-    _process: Held,
-}
-
-impl Locked {
-    pub(crate) async fn wait(core: &Core, limit: Duration) -> Result<Self, Error> {
-        let gate = within(limit, Arc::clone(&core.gate).lock_owned()).await.ok_or_else(|| {
-            let message = "another refresh of this session has not ended yet";
-            Error::refresh(RefreshError::not_sent(message))
-        })?;
-        let process = core.lock.acquire().await?;
-        Ok(Self { gate, _process: process })
-    }
-
-    /// The client for token requests, made at the first one.
-    pub(crate) fn http(&mut self) -> Result<reqwest::Client, RefreshError> {
-        if let Some(http) = &self.gate.http {
-            return Ok(http.clone());
-        }
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            // reqwest re-sends refused HTTP/2 streams by itself; we count what is sent.
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT)
-            // A kept connection may be dead: then nobody could tell whether the token was sent.
-            .pool_max_idle_per_host(0)
-            .build()?;
-        Ok(self.gate.http.insert(http).clone())
-    }
-}
 
 /// What a transaction came to, if it did not fail.
 #[must_use]
@@ -92,37 +48,67 @@ pub(crate) enum Refreshed {
 /// Replaces `refused` by newer tokens of the same login.
 pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
     let mut locked = Locked::wait(core, LOCK_WAIT).await?;
+    match refresh(core, &mut locked, refused).await {
+        Ok(Committed::Saved(tokens)) => {
+            locked.leave(core).await;
+            Ok(Refreshed::New(tokens))
+        }
+        Ok(Committed::Unsaved(tokens)) => {
+            let unsaved = Unsaved { locked, tokens: Arc::clone(&tokens) };
+            Ok(Refreshed::Unsaved(tokens, unsaved))
+        }
+        Ok(Committed::Adopted(tokens)) => {
+            locked.leave(core).await;
+            Ok(Refreshed::Adopted(tokens))
+        }
+        Err(error) => {
+            locked.leave(core).await;
+            Err(error)
+        }
+    }
+}
 
+enum Committed {
+    Adopted(Arc<Tokens>),
+    Saved(Arc<Tokens>),
+    Unsaved(Arc<Tokens>),
+}
+
+async fn refresh(
+    core: &Arc<Core>,
+    locked: &mut Locked,
+    refused: &Tokens,
+) -> Result<Committed, Error> {
     // Look again: the store may hold newer tokens, another login or none.
     core.read_store().await?;
     let current = core.tokens_of(refused.epoch)?;
     if current.supersede(refused) && current.freshness_at(Moment::now()) != Freshness::Expired {
-        return Ok(Refreshed::Adopted(current));
+        return Ok(Committed::Adopted(current));
     }
     let Some(refresh_token) = &current.refresh else {
         return Err(Error::login_required());
     };
+    // The server has said no to this one, and it could not be told to the store: don't ask again.
+    if let Some(maybe_spent) = locked.gate.mark.refused(&current) {
+        return rejected(core, locked, &current, maybe_spent).await;
+    }
 
+    let http = locked.http().map_err(Error::refresh)?;
     // From here on the program's end waits: what is sent may be spent.
-    let Some(entered) = core.thread.enter() else {
-        return Err(Error::internal("the session is closing", None));
-    };
+    locked.enter(core)?;
     let unanswered_before = locked.gate.mark.set(&current);
-    let answer = exchange(core, &mut locked, refresh_token).await;
-    let replayed = answer.replayed;
-    match answer.result {
+    let (result, replayed) = exchange(core, &http, refresh_token).await;
+    match result {
         Ok(response) => {
             locked.gate.mark.clear();
-            let birth = if replayed { Birth::ReplayedRefresh } else { Birth::Refresh };
             let identity = Identity {
                 login: current.login.clone(),
                 epoch: current.epoch,
                 generation: current.generation + 1,
-                birth,
+                birth: if replayed { Birth::ReplayedRefresh } else { Birth::Refresh },
             };
-            let now = Moment::now();
-            let tokens = Tokens::received(&response, Some(&current), identity, now);
-            commit(core, locked, entered, Arc::new(tokens)).await
+            let tokens = Tokens::received(&response, Some(&current), identity, Moment::now());
+            commit(core, locked, Arc::new(tokens)).await
         }
         Err(error) => {
             match error.outcome() {
@@ -131,8 +117,9 @@ pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Re
                     locked.gate.mark.clear();
                 }
                 Outcome::Rejected => {
-                    locked.gate.mark.clear();
-                    return rejected(core, &current, replayed || unanswered_before).await;
+                    let maybe_spent = replayed || unanswered_before;
+                    locked.gate.mark.refuse(&current, maybe_spent);
+                    return rejected(core, locked, &current, maybe_spent).await;
                 }
                 _ => {}
             }
@@ -141,23 +128,16 @@ pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Re
     }
 }
 
-struct Answer {
-    result: Result<TokenResponse, RefreshError>,
-    /// Sent twice, as the first answer was lost.
-    replayed: bool,
-}
-
 /// Sends the refresh token, and once more if the answer is lost: at once and under the same
 /// lock, since a server that lets a spent token be repeated does so for a short while only.
-async fn exchange(core: &Core, locked: &mut Locked, token: &RefreshToken) -> Answer {
-    let http = match locked.http() {
-        Ok(http) => http,
-        Err(error) => {
-            return Answer { result: Err(error), replayed: false };
-        }
-    };
-    let attempt = async |limit| {
-        let result = match within(limit, core.endpoint.refresh(&http, token)).await {
+/// Whether it was sent twice is the second half of the answer.
+async fn exchange(
+    core: &Core,
+    http: &reqwest::Client,
+    token: &RefreshToken,
+) -> (Result<TokenResponse, RefreshError>, bool) {
+    let attempt = async |limit: Duration| {
+        let result = match within(limit, core.endpoint.refresh(http, token)).await {
             Some(result) => result,
             None => Err(RefreshError::no_answer(format!(
                 "the token endpoint gave no answer within {} seconds",
@@ -169,26 +149,28 @@ async fn exchange(core: &Core, locked: &mut Locked, token: &RefreshToken) -> Ans
             Err(why) => Err(RefreshError::unexpected(why)),
         })
     };
-    let first = attempt(EXCHANGE).await;
-    match first {
-        Err(error) if error.outcome() == Outcome::NoAnswer => {
-            Answer { result: attempt(REPLAY).await, replayed: true }
-        }
-        result => Answer { result, replayed: false },
+    match attempt(EXCHANGE).await {
+        Err(error) if error.outcome() == Outcome::NoAnswer => (attempt(REPLAY).await, true),
+        result => (result, false),
     }
 }
 
 /// The server refuses the refresh token for good: the session's end, unless the store has news.
 async fn rejected(
     core: &Arc<Core>,
+    locked: &mut Locked,
     current: &Tokens,
     maybe_spent: bool,
-) -> Result<Refreshed, Error> {
+) -> Result<Committed, Error> {
     // Look again: the login may be over already, or have newer tokens.
     core.read_store().await?;
     let newest = core.tokens_of(current.epoch)?;
     if newest.supersede(current) {
-        return Ok(Refreshed::Adopted(newest));
+        if newest.freshness_at(Moment::now()) != Freshness::Expired {
+            return Ok(Committed::Adopted(newest));
+        }
+        let message = "another program has refreshed meanwhile, and its token has expired too";
+        return Err(Error::refresh(RefreshError::unexpected(message)));
     }
     let expired = current.refresh_expires_at.is_some_and(|end| end <= SystemTime::now());
     let reason = match (maybe_spent, expired) {
@@ -198,44 +180,45 @@ async fn rejected(
     };
     core.end(current.epoch, reason);
     // If this fails, the record counts for nothing here, and once more for nothing at the server.
-    let _ = core.store.call(|store| store.clear()).await;
-    Err(core.state.logged_out())
+    let _ = locked.write(core, Undo::Nothing, |store| store.clear()).await;
+    Err(Error::logged_out(Some(reason)))
 }
 
 /// Makes the answer durable, then known.
 async fn commit(
     core: &Arc<Core>,
-    mut locked: Locked,
-    entered: Entered,
+    locked: &mut Locked,
     tokens: Arc<Tokens>,
-) -> Result<Refreshed, Error> {
+) -> Result<Committed, Error> {
     core.journal.write(&tokens);
-    // Look again: a logout that came meanwhile wins.
+    // Look again: a logout that came meanwhile wins. It is settled when the locks are left.
     if let Err(over) = core.tokens_of(tokens.epoch) {
-        core.settle_logout(&mut locked, tokens.refresh.clone()).await;
+        core.came_too_late(&tokens);
         return Err(over);
     }
-    let record = Record::of(&tokens, &core.pin);
-    let saved = core.store.call(move |store| store.save(&record)).await;
+    let saved = save(core, locked, &tokens).await;
     let Ok(published) = core.state.advance(tokens.epoch, &tokens) else {
-        core.settle_logout(&mut locked, tokens.refresh.clone()).await;
+        core.came_too_late(&tokens);
         return Err(core.state.logged_out());
     };
-    match saved {
-        Ok(()) => Ok(Refreshed::New(published)),
-        Err(error) => {
-            core.emit(Event::PersistFailed(error));
-            entered.give_up_soon();
-            let unsaved = Unsaved { locked, _entered: entered, tokens };
-            Ok(Refreshed::Unsaved(published, unsaved))
-        }
+    if let Err(error) = saved {
+        core.set_trouble(Some(error.clone()));
+        core.emit(Event::PersistFailed(error));
+        locked.give_up_soon();
+        return Ok(Committed::Unsaved(published));
     }
+    Ok(Committed::Saved(published))
+}
+
+async fn save(core: &Arc<Core>, locked: &mut Locked, tokens: &Tokens) -> Result<(), Error> {
+    let record = Record::of(tokens, &core.pin);
+    // One that lands late is as good as one that lands in time.
+    locked.write(core, Undo::Nothing, move |store| store.save(&record)).await
 }
 
 /// New tokens that no store has yet, and the locks that keep everybody from going on without.
 pub(crate) struct Unsaved {
     locked: Locked,
-    _entered: Entered,
     tokens: Arc<Tokens>,
 }
 
@@ -243,23 +226,31 @@ impl Unsaved {
     /// Saves until it succeeds or the login is over.
     pub(crate) async fn keep_saving(mut self, core: &Arc<Core>) {
         let mut pause = SAVE_AGAIN_MIN;
-        loop {
-            time::sleep(pause).await;
+        while core.tokens_of(self.tokens.epoch).is_ok() {
+            // A logout ends the pause.
+            let _ = within(pause, core.logged_out.notified()).await;
             pause = (pause * 2).min(SAVE_AGAIN_MAX);
-            if core.tokens_of(self.tokens.epoch).is_err() {
-                return core.settle_logout(&mut self.locked, None).await;
-            }
-            let record = Record::of(&self.tokens, &core.pin);
-            if core.store.call(move |store| store.save(&record)).await.is_ok() {
+            if save(core, &mut self.locked, &self.tokens).await.is_ok() {
                 core.emit(Event::Persisted);
-                // Once more: the logout may have come during the save.
-                if core.tokens_of(self.tokens.epoch).is_err() {
-                    core.settle_logout(&mut self.locked, None).await;
-                }
-                return;
+                break;
             }
         }
+        if core.tokens_of(self.tokens.epoch).is_err() {
+            core.came_too_late(&self.tokens);
+        }
+        self.locked.leave(core).await;
     }
+}
+
+/// The bare client that token requests are sent with.
+pub(crate) fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        // reqwest re-sends refused HTTP/2 streams by itself; we count what is sent.
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT)
+        // A kept connection may be dead: then nobody could tell whether the token was sent.
+        .pool_max_idle_per_host(0)
 }
 
 /// Local networks answer in milliseconds, a satellite in one second. Shorter than [`EXCHANGE`],

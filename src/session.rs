@@ -22,7 +22,6 @@ use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
 use crate::event::Events;
 use crate::middleware::ReauthMiddleware;
-use crate::session::state::Phase;
 use crate::token::{AccessToken, TokenResponse};
 
 /// One logged-in account at one authorization server, shared by everything in the program that
@@ -30,7 +29,7 @@ use crate::token::{AccessToken, TokenResponse};
 ///
 /// Cheap to clone; clones, and the [middleware](Self::middleware) made from them, share the
 /// session. It may be used from several runtimes. Dropping the last handle waits for a refresh
-/// that was already sent, so that its answer is not lost: at most 45 seconds, usually not at all.
+/// that was already sent, so that its answer is not lost: at most a minute, usually not at all.
 /// [`drain`](Self::drain) does the same without blocking.
 #[derive(Clone)]
 pub struct Session(Arc<Handle>);
@@ -84,11 +83,15 @@ impl Session {
     /// endpoint can (RFC 7009), within a few seconds or not at all.
     ///
     /// # Errors
-    /// The store could not be cleared. This program is logged out all the same; the next one to
-    /// start may not be.
+    /// The store could not be cleared. This session is logged out all the same, and clears it
+    /// when it can; a program that starts before that may not be.
     pub async fn log_out(&self) -> Result<Revocation, Error> {
         let core = Arc::clone(self.core());
-        self.core().thread.run(async move { core.log_out().await }).await
+        core.thread.guard()?;
+        let settled = core.begin_logout();
+        // Entered here: what was begun is waited for, even if this future is dropped now.
+        let entered = core.thread.enter();
+        self.core().thread.run(async move { core.finish_logout(settled, entered).await }).await
     }
 
     /// An access token for what isn't HTTP: gRPC metadata, a WebSocket, a child process.
@@ -122,7 +125,6 @@ impl Session {
     pub async fn status(&self) -> Result<Status, Error> {
         let core = self.core();
         core.know().await?;
-        let snapshot = core.state.get();
         let tokens = core.state.tokens();
         let tokens = tokens.as_deref();
         Ok(Status {
@@ -130,10 +132,7 @@ impl Session {
             endpoint: core.endpoint.id(),
             account: core.account.clone(),
             logged_in: tokens.is_some(),
-            logout_reason: match &snapshot.phase {
-                Phase::LoggedOut { reason, .. } => *reason,
-                _ => None,
-            },
+            logout_reason: core.state.logout_reason(),
             received_at: tokens.map(|tokens| tokens.received_at),
             expires_at: tokens.and_then(|tokens| Some(tokens.expiry.as_ref()?.at.wall)),
             refreshes: tokens.map_or(0, |tokens| tokens.generation),
@@ -150,7 +149,7 @@ impl Session {
     }
 
     /// Waits until nothing is under way that the end of the program would lose: a refresh whose
-    /// token was sent, a logout, an `on_logout` hook. At most 45 seconds, usually not at all.
+    /// token was sent, a logout, an `on_logout` hook. At most a minute, usually not at all.
     ///
     /// For the end of `main`, and for Ctrl-C.
     pub async fn drain(&self) {

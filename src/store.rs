@@ -12,7 +12,7 @@ mod record;
 pub use record::Record;
 pub(crate) use record::{Pin, Unreadable};
 mod thread;
-pub(crate) use thread::StoreThread;
+pub(crate) use thread::{LateWrite, StoreThread};
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -258,12 +258,11 @@ fn dropping_the_last_handle_waits_for_a_refresh_that_was_sent() {
     let t = runtime.block_on(Fixture::new());
     t.server.expire_access_tokens();
     let held = t.server.hold_answers(Route::Token);
-    let caller = runtime.block_on(async {
+    runtime.block_on(async {
         let caller = request(&t);
         held.arrived(1).await;
-        caller
+        drop_caller(caller).await;
     });
-    runtime.block_on(drop_caller(caller));
     let Fixture { server, session, client, store, .. } = t;
     drop(client);
     let (dropped, drops) = mpsc::sync_channel(0);
@@ -293,10 +292,12 @@ fn dropping_the_last_handle_does_not_wait_for_a_refresh_that_was_not_sent() {
     t.server.expire_access_tokens();
     let (session, begins, go) = runtime.block_on(second_session(&t, Call::Load));
     let client = client(&session);
-    let caller = runtime.block_on(async { start(&client, &t.server) });
-    // The store is slow, and nothing has been sent.
-    begins.recv().unwrap();
-    runtime.block_on(drop_caller(caller));
+    runtime.block_on(async {
+        let caller = start(&client, &t.server);
+        // The store is slow, and nothing has been sent.
+        begins.recv().unwrap();
+        drop_caller(caller).await;
+    });
     drop(client);
     drop(session);
     go.send(()).unwrap();

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::endpoint::{RefreshError, TokenEndpoint, answer};
 use crate::origin;
+use crate::refresh::client;
 use crate::token::{RefreshToken, Secret, TokenResponse};
 
 /// The token endpoint of an OAuth 2 server (RFC 6749 §6).
@@ -110,6 +111,15 @@ impl OAuth2Endpoint {
         url: &Url,
         fields: &[(&str, &str)],
     ) -> Result<(StatusCode, HeaderMap, Zeroizing<Vec<u8>>), RefreshError> {
+        let direct;
+        let http = match url.scheme() {
+            "https" => http,
+            // Plain http is for this machine: through a proxy the token would leave it.
+            _ => {
+                direct = client().no_proxy().build()?;
+                &direct
+            }
+        };
         let response = self.request(http, url, fields).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         Ok((status, headers, whole_body(response).await?))
@@ -204,13 +214,26 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
 }
 
 fn secure_url(what: &str, text: &str, problem: &mut Option<String>) -> Option<Url> {
-    let url = Url::parse(text)
-        .map_err(|e| format!("the {what} URL {text:?} is no URL: {e}"))
-        .and_then(|url| match origin::secure(&url) {
-            Ok(()) => Ok(url),
-            Err(e) => Err(format!("the {what} URL {text:?} {e}")),
-        });
-    url.map_err(|e| problem.get_or_insert(e)).ok()
+    match check_url(text) {
+        Ok(url) => Some(url),
+        Err(why) => {
+            problem.get_or_insert(format!("the {what} URL {} {why}", origin::shown(text)));
+            None
+        }
+    }
+}
+
+fn check_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("is no URL: {e}"))?;
+    origin::secure(&url)?;
+    // RFC 6749 §3.2. Credentials belong where they are not shown.
+    if url.fragment().is_some() {
+        return Err("must not have a fragment".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user name or password: see client_secret".to_owned());
+    }
+    Ok(url)
 }
 
 fn encode(text: &str) -> String {

@@ -14,7 +14,13 @@ pub(crate) struct SingleFlight<T>(Arc<Mutex<Slot<T>>>);
 
 struct Slot<T> {
     count: u64,
-    under_way: Option<(u64, watch::Sender<Answer<T>>)>,
+    under_way: Option<Flight<T>>,
+}
+
+struct Flight<T> {
+    number: u64,
+    epoch: u64,
+    sender: watch::Sender<Answer<T>>,
 }
 
 type Answer<T> = Option<Result<T, Error>>;
@@ -33,10 +39,11 @@ impl<T: Clone> SingleFlight<T> {
         Self(Arc::new(Mutex::new(slot)))
     }
 
-    /// Joins the flight under way, or starts one. `look_again` is asked first, while no flight
-    /// can begin or end: its answer makes one needless.
+    /// Joins the flight of `epoch` that is under way, or starts one. `look_again` is asked first,
+    /// while no flight can begin or end: its answer makes one needless.
     pub(crate) fn join<A>(
         &self,
+        epoch: u64,
         look_again: impl FnOnce() -> Option<A>,
         start: impl FnOnce(Landing<T>),
     ) -> Joined<A, T> {
@@ -44,29 +51,34 @@ impl<T: Clone> SingleFlight<T> {
         if let Some(answer) = look_again() {
             return Joined::Already(answer);
         }
-        if let Some((_, sender)) = &slot.under_way {
-            return Joined::Waiting(Waiter(sender.subscribe()));
+        if let Some(flight) = slot.under_way.as_ref().filter(|flight| flight.epoch == epoch) {
+            return Joined::Waiting(Waiter(flight.sender.subscribe()));
         }
         let (sender, receiver) = watch::channel(None);
         slot.count += 1;
         let number = slot.count;
-        slot.under_way = Some((number, sender));
+        let earlier = slot.under_way.replace(Flight { number, epoch, sender });
         drop(slot);
+        if let Some(flight) = earlier {
+            flight.sender.send_replace(Some(Err(Error::logged_out(None))));
+        }
         start(Landing { slot: Arc::clone(&self.0), number });
         Joined::Waiting(Waiter(receiver))
     }
 
-    /// Joins the flight under way, if there is one.
-    pub(crate) fn under_way(&self) -> Option<Waiter<T>> {
+    /// Joins the flight of `epoch`, if it is under way.
+    pub(crate) fn under_way(&self, epoch: u64) -> Option<Waiter<T>> {
         let slot = lock(&self.0);
-        (slot.under_way.as_ref()).map(|(_, sender)| Waiter(sender.subscribe()))
+        let flight = slot.under_way.as_ref().filter(|flight| flight.epoch == epoch)?;
+        Some(Waiter(flight.sender.subscribe()))
     }
 
-    /// Answers everybody who waits with `error`. What was started goes on by itself, unheard.
-    pub(crate) fn abandon(&self, error: Error) {
-        let under_way = lock(&self.0).under_way.take();
-        if let Some((_, sender)) = under_way {
-            sender.send_replace(Some(Err(error)));
+    /// Answers everybody who waits for a flight from before `epoch`. What was started goes on by
+    /// itself, unheard.
+    pub(crate) fn abandon_before(&self, epoch: u64, error: Error) {
+        let over = lock(&self.0).under_way.take_if(|flight| flight.epoch < epoch);
+        if let Some(flight) = over {
+            flight.sender.send_replace(Some(Err(error)));
         }
     }
 }
@@ -98,11 +110,10 @@ impl<T> Landing<T> {
     fn answer(&self, result: Result<T, Error>) {
         let mut slot = lock(&self.slot);
         // Not ours: it was abandoned, and another may be under way.
-        if slot.under_way.as_ref().is_some_and(|(number, _)| *number == self.number)
-            && let Some((_, sender)) = slot.under_way.take()
-        {
-            drop(slot);
-            sender.send_replace(Some(result));
+        let ours = slot.under_way.take_if(|flight| flight.number == self.number);
+        drop(slot);
+        if let Some(flight) = ours {
+            flight.sender.send_replace(Some(result));
         }
     }
 }
@@ -131,7 +142,8 @@ mod tests {
         let mut landings = Vec::new();
         let mut waiters = Vec::new();
         for _ in 0..100 {
-            let Joined::Waiting(waiter) = flights.join(|| None::<()>, |l| landings.push(l)) else {
+            let Joined::Waiting(waiter) = flights.join(0, || None::<()>, |l| landings.push(l))
+            else {
                 unreachable!("nothing makes it needless");
             };
             waiters.push(waiter);
@@ -141,32 +153,33 @@ mod tests {
         for waiter in waiters {
             assert_eq!(waiter.wait().await.unwrap(), 7);
         }
-        let _second = flights.join(|| None::<()>, |l| landings.push(l));
+        let _second = flights.join(0, || None::<()>, |l| landings.push(l));
         assert_eq!(landings.len(), 1);
     }
 
     #[tokio::test]
     async fn a_flight_that_is_dropped_answers_with_an_error() {
         let flights = SingleFlight::<u32>::new();
-        let Joined::Waiting(waiter) = flights.join(|| None::<()>, drop) else {
+        let Joined::Waiting(waiter) = flights.join(0, || None::<()>, drop) else {
             unreachable!("nothing makes it needless");
         };
         assert_eq!(waiter.wait().await.unwrap_err().to_string(), "the session was closed");
-        assert!(flights.under_way().is_none());
+        assert!(flights.under_way(0).is_none());
     }
 
     #[tokio::test]
     async fn an_abandoned_flight_lands_unheard_beside_its_successor() {
         let flights = SingleFlight::<u32>::new();
         let mut landings = Vec::new();
-        let Joined::Waiting(first) = flights.join(|| None::<()>, |l| landings.push(l)) else {
+        let Joined::Waiting(first) = flights.join(0, || None::<()>, |l| landings.push(l)) else {
             unreachable!("nothing makes it needless");
         };
-        flights.abandon(Error::logged_out(None));
+        flights.abandon_before(1, Error::logged_out(None));
         assert!(first.wait().await.unwrap_err().is_logged_out());
-        let Joined::Waiting(second) = flights.join(|| None::<()>, |l| landings.push(l)) else {
+        let Joined::Waiting(second) = flights.join(1, || None::<()>, |l| landings.push(l)) else {
             unreachable!("nothing makes it needless");
         };
+        flights.abandon_before(1, Error::logged_out(None));
         landings.remove(0).land(Ok(1));
         landings.remove(0).land(Ok(2));
         assert_eq!(second.wait().await.unwrap(), 2);

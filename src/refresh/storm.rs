@@ -4,8 +4,9 @@
 //!
 //! 1. **Refusals.** An origin that refused the token of a refresh made for it is remembered, for
 //!    10 s, doubling to 5 min: 401s on paths that were never accepted there lead to no refresh.
-//! 2. **Interval.** A 401 on a token just born of a refresh, at an origin that never accepted it,
-//!    is not cured by the next one.
+//! 2. **Interval.** A 401 on a token just born of a refresh is not cured by the next one: at an
+//!    origin that never accepted it, or where the refresh was itself a trial, made for a 401 on a
+//!    path that was never accepted.
 //! 3. **Budget.** 5 refreshes in 30 s, of those that no expiry explains.
 //! 4. **Cooldown.** After a refresh that failed for now: what the server asked for, else 200 ms,
 //!    doubling to 60 s, with full jitter.
@@ -14,9 +15,11 @@
 //! say so.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use http::Method;
 
 use crate::error::Error;
 use crate::token::{Birth, Tokens};
@@ -24,33 +27,54 @@ use crate::token::{Birth, Tokens};
 pub(crate) struct Storm {
     min_refresh_interval: Duration,
     accepted: Box<[PathSet]>,
+    /// Whether there is anything that a success could mend.
+    has_doubts: AtomicBool,
     memory: Mutex<Memory>,
 }
 
-/// Where a request went: the number of its origin in the session's list, and its path.
-#[derive(Clone, Copy, Debug)]
+/// Where a request went: the number of its origin in the session's list, and a hash of its method
+/// and path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) origin: usize,
     pub(crate) path: u64,
 }
 
 impl Place {
-    pub(crate) fn new(origin: usize, path: &str) -> Self {
-        // FNV-1a: a path is short, and nobody gains by a collision. Its last bytes reach only the
-        // low bits, so these are spread over the high ones, which choose the place in a table.
-        let path = path.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+    pub(crate) fn new(origin: usize, method: &Method, path: &str) -> Self {
+        // FNV-1a, as what is hashed is short and nobody gains by a collision. The last bytes reach
+        // only its low bits, so these are spread over the high ones, which choose the slot.
+        let bytes = method.as_str().bytes().chain(path.bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        let path = (path ^ (path >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self { origin, path }
+        Self { origin, path: (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
     }
 }
 
 #[derive(Default)]
 struct Memory {
     refusals: Vec<Refusal>,
+    /// The tokens (by epoch and generation) that a refresh was to bring for the sake of a place that
+    /// was never accepted, and that place.
+    trial: Option<(u64, u64, Place)>,
+    /// Where a replay was refused since the login, the latest [`SUSPECTS`] of them.
+    suspects: VecDeque<Place>,
     counted: VecDeque<Instant>,
     cooldown: Option<Cooldown>,
+}
+
+impl Memory {
+    /// Whether a refresh because of a 401 on `tokens` counts: no expiry explains it.
+    fn counts_at(&self, now: Instant, tokens: &Tokens, place: Option<Place>) -> bool {
+        match (&tokens.expiry, place) {
+            (Some(expiry), _) => now < expiry.at.mono,
+            (None, Some(place)) => {
+                !tokens.accepted_by(place.origin) || self.suspects.contains(&place)
+            }
+            (None, None) => true,
+        }
+    }
 }
 
 struct Refusal {
@@ -72,6 +96,7 @@ impl Storm {
         Self {
             min_refresh_interval,
             accepted: (0..origins).map(|_| PathSet::new()).collect(),
+            has_doubts: AtomicBool::new(false),
             memory: Mutex::default(),
         }
     }
@@ -94,7 +119,13 @@ impl Storm {
             {
                 return Some(refusal.until - now);
             }
-            let accepted = place.is_some_and(|place| tokens.accepted_by(place.origin));
+            let accepted = place.is_some_and(|place| {
+                let on_trial = memory.trial.is_some_and(|(epoch, generation, of)| {
+                    (epoch, generation) == (tokens.epoch, tokens.generation)
+                        && of.origin == place.origin
+                });
+                tokens.accepted_by(place.origin) && !on_trial
+            });
             let age = tokens.received.map(|received| now.saturating_duration_since(received));
             if tokens.birth == Birth::Refresh
                 && !accepted
@@ -104,20 +135,30 @@ impl Storm {
                 return Some(self.min_refresh_interval - age);
             }
         }
-        if !counts_at(now, tokens, place) {
+        if !memory.counts_at(now, tokens, place) {
             return None;
         }
-        while memory.counted.front().is_some_and(|&made| now - made >= BUDGET_WINDOW) {
+        let left =
+            |made: &Instant| BUDGET_WINDOW.saturating_sub(now.saturating_duration_since(*made));
+        while memory.counted.front().is_some_and(|made| left(made).is_zero()) {
             memory.counted.pop_front();
         }
-        let oldest = memory.counted.front().filter(|_| memory.counted.len() >= BUDGET)?;
-        Some(BUDGET_WINDOW - (now - *oldest))
+        memory.counted.front().filter(|_| memory.counted.len() >= BUDGET).map(left)
+    }
+
+    /// A refresh of `refused` is about to be made because of a 401 at `place`.
+    pub(crate) fn tries(&self, refused: &Tokens, place: Place) {
+        if !self.path_accepted(place) {
+            self.memory().trial = Some((refused.epoch, refused.generation + 1, place));
+            self.has_doubts.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A refresh was made because of a 401 on `tokens` at `place`.
     pub(crate) fn refreshed_at(&self, now: Instant, tokens: &Tokens, place: Option<Place>) {
-        if counts_at(now, tokens, place) {
-            self.memory().counted.push_back(now);
+        let mut memory = self.memory();
+        if memory.counts_at(now, tokens, place) {
+            memory.counted.push_back(now);
         }
     }
 
@@ -127,18 +168,19 @@ impl Storm {
         let Some(paths) = self.accepted.get(place.origin) else {
             return;
         };
-        if paths.insert(place.path) {
+        if paths.insert(place.path) && self.has_doubts.load(Ordering::Relaxed) {
             let mut memory = self.memory();
-            memory
-                .refusals
-                .retain(|r| r.place.origin != place.origin || r.place.path != place.path);
+            memory.refusals.retain(|refusal| refusal.place != place);
+            memory.trial.take_if(|(_, _, of)| *of == place);
+            let doubts = !memory.refusals.is_empty() || memory.trial.is_some();
+            self.has_doubts.store(doubts, Ordering::Relaxed);
         }
     }
 
     /// The replay with `tokens`, which a refresh had just brought, was refused at `place`.
     pub(crate) fn refused_at(&self, now: Instant, tokens: &Tokens, place: Place) {
         let age = tokens.received.map(|received| now.saturating_duration_since(received));
-        if age.is_none_or(|age| age >= self.min_refresh_interval) {
+        if age.is_none_or(|age| age >= YOUNG) {
             // It may have ended by itself.
             return;
         }
@@ -146,16 +188,24 @@ impl Storm {
             paths.remove(place.path);
         }
         let mut memory = self.memory();
+        if !memory.suspects.contains(&place) {
+            memory.suspects.push_back(place);
+            if memory.suspects.len() > SUSPECTS {
+                memory.suspects.pop_front();
+            }
+        }
         let old = memory.refusals.iter().position(|r| r.place.origin == place.origin);
         let times = match old.map(|at| memory.refusals.swap_remove(at)) {
             // One of many that were sent at the same time.
             Some(refusal) if now < refusal.until => return memory.refusals.push(refusal),
-            Some(refusal) => refusal.times + 1,
-            None => 0,
+            // A bad day is over at some time.
+            Some(refusal) if now < refusal.until + REFUSAL_MAX => refusal.times + 1,
+            Some(_) | None => 0,
         };
         let wait = (REFUSAL_MIN * 2u32.saturating_pow(times)).min(REFUSAL_MAX);
         let until = now + wait;
         memory.refusals.push(Refusal { place, times, until });
+        self.has_doubts.store(true, Ordering::Relaxed);
     }
 
     /// A refresh of `tokens` failed for now. The error, with the wait until the next try.
@@ -166,9 +216,12 @@ impl Storm {
             Some(cooldown) if cooldown.of == of => cooldown.failures.saturating_add(1),
             _ => 0,
         };
-        let wait = error.retry_after().unwrap_or_else(|| {
-            jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(COOLDOWN_MAX))
-        });
+        let backoff = jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(COOLDOWN_MAX));
+        let wait = match error.retry_after() {
+            // "At once" is said by servers that fail, and by a clock that is fast.
+            Some(asked) => asked.max(backoff).max(COOLDOWN_MIN),
+            None => backoff,
+        };
         let error = error.with_retry_after(Some(wait));
         memory.cooldown = Some(Cooldown { of, failures, until: now + wait, error: error.clone() });
         error
@@ -192,6 +245,7 @@ impl Storm {
     /// A new login starts with a clean slate.
     pub(crate) fn forget(&self) {
         *self.memory() = Memory::default();
+        self.has_doubts.store(false, Ordering::Relaxed);
         self.accepted.iter().for_each(PathSet::clear);
     }
 
@@ -204,14 +258,6 @@ impl Storm {
     }
 }
 
-/// Whether no expiry explains a 401 on `tokens`.
-fn counts_at(now: Instant, tokens: &Tokens, place: Option<Place>) -> bool {
-    match &tokens.expiry {
-        Some(expiry) => now < expiry.at.mono,
-        None => !place.is_some_and(|place| tokens.accepted_by(place.origin)),
-    }
-}
-
 /// Full jitter: many processes that failed together must not come back together.
 fn jitter(cap: Duration) -> Duration {
     // Without randomness there is still the cap.
@@ -219,47 +265,56 @@ fn jitter(cap: Duration) -> Duration {
     cap.mul_f64(random as f64 / u64::MAX as f64)
 }
 
-/// The paths accepted at one origin, a bit each in a table that needs no lock and never grows.
-/// Two paths may share a bit: that costs a refresh at most, which the budget bounds.
-struct PathSet([AtomicU64; WORDS]);
-
-const WORDS: usize = 64;
+/// The latest methods and paths accepted at one origin: a table that needs no lock and never
+/// grows. Of two that share a slot the later one stays, and the other counts as never accepted.
+struct PathSet(Box<[AtomicU64]>);
 
 impl PathSet {
     fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; WORDS])
+        Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
     }
 
     fn contains(&self, path: u64) -> bool {
-        let (word, bit) = self.place(path);
-        word.load(Ordering::Relaxed) & bit != 0
+        self.slot(path).load(Ordering::Relaxed) == path
     }
 
     /// `true` if it wasn't in.
     fn insert(&self, path: u64) -> bool {
-        let (word, bit) = self.place(path);
-        word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        let slot = self.slot(path);
+        slot.load(Ordering::Relaxed) != path && {
+            slot.store(path, Ordering::Relaxed);
+            true
+        }
     }
 
     fn remove(&self, path: u64) {
-        let (word, bit) = self.place(path);
-        word.fetch_and(!bit, Ordering::Relaxed);
+        // It may be another's by now: that one is only refreshed a little less readily.
+        self.slot(path).store(0, Ordering::Relaxed);
     }
 
     fn clear(&self) {
-        self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
 
-    fn place(&self, path: u64) -> (&AtomicU64, u64) {
-        let index = (path >> 52) as usize;
-        (&self.0[index / 64 % WORDS], 1 << (index % 64))
+    fn slot(&self, path: u64) -> &AtomicU64 {
+        &self.0[(path >> 48) as usize % SLOTS]
     }
 }
+
+/// More paths than a program uses at a time; 8 KiB for each origin.
+const SLOTS: usize = 1024;
 
 /// Long enough that an endpoint that always refuses costs next to nothing, short enough that a
 /// server's own cache of keys and revocations has caught up.
 const REFUSAL_MIN: Duration = Duration::from_secs(10);
 const REFUSAL_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// A token that is refused within this time was never good there; a server that lets tokens end
+/// sooner is not believed to.
+const YOUNG: Duration = Duration::from_secs(10);
+
+/// Endpoints that go on refusing are few; to forget one costs a few refreshes.
+const SUSPECTS: usize = 64;
 
 /// What a busy program with honest short tokens stays below, and a loop doesn't.
 const BUDGET: usize = 5;
@@ -300,7 +355,7 @@ mod tests {
         }
         let asked = old(now);
         assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/d"))), Some(10 * SECOND));
-        let elsewhere = Some(Place::new(1, "/a"));
+        let elsewhere = Some(Place::new(1, &Method::GET, "/a"));
         assert_eq!(storm.withheld_at(now.mono, &asked, elsewhere), None);
     }
 
@@ -354,6 +409,25 @@ mod tests {
     }
 
     #[test]
+    fn a_refresh_made_for_a_path_never_accepted_is_not_repeated_because_others_are() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.tries(&Tokens { generation: 0, ..born(now) }, place("/bad"));
+        let new = born(now);
+        storm.accepted(&new, place("/good"));
+        let withheld = |path| storm.withheld_at(now.mono, &new, Some(place(path)));
+        assert_eq!(withheld("/bad"), Some(10 * SECOND));
+        assert_eq!(withheld("/worse"), Some(10 * SECOND));
+        assert_eq!(withheld("/good"), None);
+        // Another trial, and it succeeds.
+        storm.tries(&Tokens { generation: 0, ..born(now) }, place("/new"));
+        storm.accepted(&new, place("/new"));
+        assert_eq!(withheld("/bad"), None);
+        let next = Tokens { generation: 2, ..born(now) };
+        storm.accepted(&next, place("/good"));
+        assert_eq!(storm.withheld_at(now.mono, &next, Some(place("/bad"))), None);
+    }
+
+    #[test]
     fn the_sixth_counted_refresh_within_30_s_is_held_back() {
         let (storm, now) = (storm(), Moment::now());
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
@@ -395,9 +469,14 @@ mod tests {
             assert!(wait <= Duration::from_millis(cap), "{wait:?} of {cap} ms");
             cap = (cap * 2).min(60_000);
         }
-        let asked = Error::timed_out().with_retry_after(Some(7 * SECOND));
-        let told = storm.failed_at(now.mono, &tokens, asked);
-        assert_eq!(told.retry_after(), Some(7 * SECOND));
+        // What the server asks for is the least of it, "at once" is not believed.
+        let told = |storm: &Storm, asked| {
+            let error = Error::timed_out().with_retry_after(Some(asked));
+            storm.failed_at(now.mono, &tokens, error).retry_after().unwrap()
+        };
+        assert_eq!(told(&self::storm(), Duration::ZERO), Duration::from_millis(200));
+        storm.calm();
+        assert_eq!(told(&storm, 7 * SECOND), 7 * SECOND);
         let left = storm.cooling_at(now.mono + 3 * SECOND, &tokens).unwrap();
         assert_eq!(left.retry_after(), Some(4 * SECOND));
         assert!(storm.cooling_at(now.mono + 7 * SECOND, &tokens).is_none());
@@ -408,15 +487,31 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_differ_in_their_last_digit_rarely_share_a_bit() {
+    fn what_was_accepted_says_nothing_of_other_paths_and_methods() {
         let storm = storm();
         for number in 0..100 {
             storm.accepted(&born(Moment::now()), place(&format!("/items/{number}")));
         }
         let others = (100..1100).map(|number| place(&format!("/items/{number}")));
-        let shared = others.filter(|place| storm.path_accepted(*place)).count();
-        // 100 of 4,096 bits are set: 24 in 1,000 by chance.
-        assert!(shared < 60, "{shared} of 1000");
+        assert_eq!(others.filter(|place| storm.path_accepted(*place)).count(), 0);
+        let accepted = (0..100).filter(|n| storm.path_accepted(place(&format!("/items/{n}"))));
+        // Some have pushed others out of their slot.
+        assert!(accepted.count() > 80);
+        assert!(!storm.path_accepted(Place::new(0, &Method::POST, "/items/99")));
+    }
+
+    #[test]
+    fn without_a_lifetime_a_refresh_counts_where_a_new_token_was_refused_before() {
+        let (storm, now) = (storm(), Moment::now());
+        let silent = tokens(now, Birth::Login, None);
+        storm.refused_at(now.mono, &silent, place("/graphql"));
+        storm.accepted(&silent, place("/graphql"));
+        for _ in 0..5 {
+            assert_eq!(storm.withheld_at(now.mono, &silent, Some(place("/graphql"))), None);
+            storm.refreshed_at(now.mono, &silent, Some(place("/graphql")));
+        }
+        let withheld = storm.withheld_at(now.mono, &silent, Some(place("/graphql")));
+        assert_eq!(withheld, Some(30 * SECOND));
     }
 
     #[test]
@@ -438,7 +533,7 @@ mod tests {
     }
 
     fn place(path: &str) -> Place {
-        Place::new(0, path)
+        Place::new(0, &Method::GET, path)
     }
 
     /// Born of a refresh just now.

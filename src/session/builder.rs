@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use tokio::sync::Notify;
 
 use crate::endpoint::{TokenEndpoint, header};
 use crate::error::Error;
@@ -14,7 +15,7 @@ use crate::lock::ProcessLock;
 use crate::origin::Origin;
 use crate::refresh::{Journal, SingleFlight, Storm, Trace};
 use crate::session::core::OnLogout;
-use crate::session::logout::Revoking;
+use crate::session::logout::Farewells;
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
 use crate::session::{Core, Handle, Session};
@@ -69,6 +70,9 @@ impl SessionBuilder {
     /// Adds a header to every request that gets the token, unless the request has it already:
     /// for servers that tie tokens to a device or a `User-Agent`. Give the endpoint the same one.
     /// Default: none.
+    ///
+    /// Unlike the token, reqwest takes it along on a redirect to another origin: for a value that
+    /// must not get there, build the client with a redirect policy that stays.
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.headers.push(header(name.as_ref(), value.as_ref()));
         self
@@ -76,6 +80,9 @@ impl SessionBuilder {
 
     /// Is called once when the session ends, with the reason, on a thread of its own: it may
     /// block, and may use the session. The program waits for it at its end. Default: nothing.
+    ///
+    /// It lives as long as the session: one that holds the session itself keeps it alive for
+    /// ever, so give it a channel, or a place that is emptied at the end.
     pub fn on_logout(mut self, hook: impl Fn(LogoutReason) + Send + Sync + 'static) -> Self {
         self.on_logout = Some(Arc::new(hook));
         self
@@ -137,7 +144,9 @@ impl SessionBuilder {
             reading: SingleFlight::new(),
             events: event::channel(),
             logouts: AtomicU64::new(0),
-            revoking: Mutex::new(Revoking::Nothing),
+            farewells: Mutex::new(Farewells::default()),
+            logged_out: Notify::new(),
+            trouble: Mutex::new(None),
             last_look: Mutex::new(None),
         };
         Ok(Session(Arc::new(Handle { core: Arc::new(core) })))

@@ -1,11 +1,11 @@
 //! What the handles of a session share: its parts, and the moves that involve several of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
@@ -15,7 +15,7 @@ use crate::origin::Origin;
 use crate::refresh::{
     Gate, Joined, Journal, Landing, Place, Refreshed, SingleFlight, Storm, Trace, transaction,
 };
-use crate::session::logout::Revoking;
+use crate::session::logout::Farewells;
 use crate::session::state::{Phase, State};
 use crate::session::thread::SessionThread;
 use crate::store::{Pin, StoreThread};
@@ -42,7 +42,11 @@ pub(crate) struct Core {
     pub(crate) events: broadcast::Sender<Event>,
     /// How often the user has logged out: a login that was under way then must not win.
     pub(crate) logouts: AtomicU64,
-    pub(crate) revoking: Mutex<Revoking>,
+    pub(crate) farewells: Mutex<Farewells>,
+    /// Wakes a transaction that waits for a store that fails.
+    pub(crate) logged_out: Notify,
+    /// Why the locks may be held for long: a store that fails or hangs.
+    pub(crate) trouble: Mutex<Option<Error>>,
     pub(crate) last_look: Mutex<Option<Instant>>,
 }
 
@@ -88,7 +92,7 @@ impl Core {
 
     async fn current_after_waiting(self: &Arc<Self>) -> Result<Arc<Tokens>, Error> {
         self.thread.guard()?;
-        let started_in = match &*self.state.get() {
+        let started_in = match self.state.now() {
             snapshot if snapshot.is_logged_out() => None,
             snapshot => Some(snapshot.epoch),
         };
@@ -101,10 +105,19 @@ impl Core {
         if tokens.freshness_at(Moment::now()) == Freshness::Expired && tokens.refresh.is_some() {
             return self.refresh(&tokens, Why::Expired).await;
         }
-        match self.refreshing.under_way() {
-            Some(refresh) if tokens.refused.load(Ordering::Relaxed) => refresh.wait().await,
-            _ => Ok(tokens),
+        if tokens.refused.load(Ordering::Relaxed)
+            && let Some(refresh) = self.refreshing.under_way(tokens.epoch)
+        {
+            return match refresh.wait().await {
+                // Not valid elsewhere, it may be so where this request goes: let the server say.
+                Err(error) if !error.is_logged_out() => self.tokens_of(tokens.epoch),
+                result => result,
+            };
         }
+        if tokens.freshness_at(Moment::now()) == Freshness::Leeway {
+            self.refresh_ahead(&tokens);
+        }
+        Ok(tokens)
     }
 
     /// What to do about a 401 on `refused`. The place is unknown where it was not over HTTP.
@@ -114,22 +127,26 @@ impl Core {
         place: Option<Place>,
     ) -> Result<Recovery, Error> {
         self.thread.guard()?;
-        if self.newer_than(refused).is_none() && self.refreshing.under_way().is_none() {
-            let obstacle = || match &refused.refresh {
-                None => Some(Recovery::LoginRequired),
-                Some(_) => {
-                    (self.storm.withheld_at(Instant::now(), refused, place)).map(Recovery::Withheld)
-                }
-            };
-            if obstacle().is_some() {
-                // Another process may have what we may not fetch. No news is no reason to fail.
-                let _ = self.look_again().await;
+        let is_open = || {
+            self.newer_than(refused).is_none() && self.refreshing.under_way(refused.epoch).is_none()
+        };
+        let obstacle = || match &refused.refresh {
+            None => Some(Recovery::LoginRequired),
+            Some(_) => {
+                self.storm.withheld_at(Instant::now(), refused, place).map(Recovery::Withheld)
             }
-            if self.newer_than(refused).is_none()
+        };
+        if is_open() && obstacle().is_some() {
+            // Another process may have what we may not fetch. No news is no reason to fail.
+            let _ = self.look_again().await;
+            if is_open()
                 && let Some(obstacle) = obstacle()
             {
                 return Ok(obstacle);
             }
+        }
+        if let Some(place) = place.filter(|_| self.newer_than(refused).is_none()) {
+            self.storm.tries(refused, place);
         }
         self.refresh(refused, Why::Refused(place)).await.map(Recovery::Replay)
     }
@@ -141,9 +158,14 @@ impl Core {
         refused: &Arc<Tokens>,
         why: Why,
     ) -> Result<Arc<Tokens>, Error> {
+        if self.newer_than(refused).is_none() && self.cooling(refused).is_some() {
+            // We may not ask the server, but the store: another process may have been luckier.
+            let _ = self.look_again().await;
+        }
         loop {
             let joined = self.refreshing.join(
-                || self.newer_than(refused),
+                refused.epoch,
+                || self.newer_than(refused).or_else(|| self.cooling(refused).map(Err)),
                 |landing| self.start_refresh(refused, why, landing),
             );
             let tokens = match joined {
@@ -162,22 +184,27 @@ impl Core {
         if tokens.refresh.is_some() {
             // Nobody waits for it.
             drop(self.refreshing.join(
-                || self.newer_than(tokens),
+                tokens.epoch,
+                || self.newer_than(tokens).or_else(|| self.cooling(tokens).map(Err)),
                 |landing| self.start_refresh(tokens, Why::Ahead, landing),
             ));
         }
     }
 
-    /// What makes a refresh of `refused` needless, or senseless for now.
+    /// What makes a refresh of `refused` needless: newer tokens, or the end of the session.
     fn newer_than(&self, refused: &Tokens) -> Option<Result<Arc<Tokens>, Error>> {
         let current = match self.tokens_of(refused.epoch) {
             Ok(current) => current,
             Err(over) => return Some(Err(over)),
         };
-        if current.supersede(refused) && current.freshness_at(Moment::now()) != Freshness::Expired {
-            return Some(Ok(current));
-        }
-        self.storm.cooling_at(Instant::now(), &current).map(Err)
+        let good = current.freshness_at(Moment::now()) != Freshness::Expired;
+        (good && current.supersede(refused)).then_some(Ok(current))
+    }
+
+    /// What makes a refresh senseless for now: one that has just failed.
+    fn cooling(&self, refused: &Tokens) -> Option<Error> {
+        let current = self.tokens_of(refused.epoch).ok()?;
+        self.storm.cooling_at(Instant::now(), &current)
     }
 
     fn start_refresh(
@@ -212,37 +239,48 @@ impl Core {
         landing: Landing<Arc<Tokens>>,
     ) {
         let now = Instant::now();
-        let (result, unsaved) = match result {
-            Ok(Refreshed::Adopted(tokens)) => (Ok(tokens), None),
-            Ok(Refreshed::New(tokens)) => (Ok(tokens), None),
-            Ok(Refreshed::Unsaved(tokens, unsaved)) => (Ok(tokens), Some(unsaved)),
-            Err(error) if error.is_logged_out() || error.is_login_required() => (Err(error), None),
+        let mut unsaved = None;
+        let result = match result {
+            Ok(Refreshed::Adopted(tokens)) => {
+                self.storm.calm();
+                self.emit(Event::Adopted);
+                Ok(tokens)
+            }
+            Ok(Refreshed::New(tokens)) => Ok(self.made(refused, why, tokens)),
+            Ok(Refreshed::Unsaved(tokens, rest)) => {
+                unsaved = Some(rest);
+                Ok(self.made(refused, why, tokens))
+            }
+            Err(error) if error.is_logged_out() => Err(error),
             Err(error) => {
-                let current = self.state.tokens();
-                let failed = current.as_deref().filter(|t| t.epoch == refused.epoch);
-                (Err(self.storm.failed_at(now, failed.unwrap_or(refused), error)), None)
+                let current = self.tokens_of(refused.epoch).ok();
+                let failed = current.as_deref().unwrap_or(refused);
+                let error = self.storm.failed_at(now, failed, error);
+                self.trace.failed(&error);
+                self.emit(Event::RefreshFailed(error.clone()));
+                Err(error)
             }
         };
-        match &result {
-            Ok(_) => {
-                self.storm.calm();
-                if let Why::Refused(place) = why {
-                    self.storm.refreshed_at(now, refused, place);
-                }
-                self.trace.refreshed();
-                self.emit(Event::Refreshed);
-            }
-            Err(error) if error.is_logged_out() => {}
-            Err(error) => {
-                self.trace.failed(error);
-                self.emit(Event::RefreshFailed(error.clone()));
-            }
-        }
         refused.refused.store(false, Ordering::Relaxed);
         landing.land(result);
-        if let Some(unsaved) = unsaved {
-            unsaved.keep_saving(self).await;
+        match unsaved {
+            Some(unsaved) => unsaved.keep_saving(self).await,
+            // A panic may have left the locks with a logout unsettled.
+            None if self.is_logout_due() => {
+                let _ = self.finish_logout(0, self.thread.enter()).await;
+            }
+            None => {}
         }
+    }
+
+    fn made(&self, refused: &Tokens, why: Why, tokens: Arc<Tokens>) -> Arc<Tokens> {
+        self.storm.calm();
+        if let Why::Refused(place) = why {
+            self.storm.refreshed_at(Instant::now(), refused, place);
+        }
+        self.trace.refreshed();
+        self.emit(Event::Refreshed);
+        tokens
     }
 
     /// The current tokens, if the login of `epoch` is still the current one.
@@ -252,14 +290,9 @@ impl Core {
             .ok_or_else(|| self.state.logged_out())
     }
 
-    /// After a login took the place of what was before.
-    pub(crate) fn begin(&self, ended: Option<LogoutReason>) {
-        self.storm.forget();
-        let reason = ended.unwrap_or(LogoutReason::Requested);
-        self.refreshing.abandon(Error::logged_out(Some(reason)));
-        if let Some(reason) = ended {
-            self.tell_logout(reason);
-        }
+    /// After the login of `epoch` took the place of what was before.
+    pub(crate) fn begin(&self, epoch: u64, ended: LogoutReason) {
+        self.refreshing.abandon_before(epoch, Error::logged_out(Some(ended)));
         self.emit(Event::LoggedIn);
     }
 
@@ -275,6 +308,15 @@ impl Core {
         if let Some(on_logout) = self.on_logout.clone() {
             self.thread.hook(move || on_logout(reason));
         }
+    }
+
+    /// Why the locks may be held for long.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<Error>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     pub(crate) fn emit(&self, event: Event) {

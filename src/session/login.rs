@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{LOCK_WAIT, Locked};
+use crate::refresh::{LOCK_WAIT, Locked, Undo};
 use crate::session::Core;
 use crate::store::{Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
@@ -19,10 +19,21 @@ impl Core {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         let mut locked = Locked::wait(self, LOCK_WAIT).await?;
-        let Some(_entered) = self.thread.enter() else {
-            return Err(Error::internal("the session is closing", None));
-        };
-        self.refuse_newer_record().await?;
+        let result = self.log_in_locked(&mut locked, logouts, &response, &login, received).await;
+        locked.leave(self).await;
+        result
+    }
+
+    async fn log_in_locked(
+        self: &Arc<Self>,
+        locked: &mut Locked,
+        logouts: u64,
+        response: &TokenResponse,
+        login: &LoginId,
+        received: Moment,
+    ) -> Result<(), Error> {
+        locked.enter(self)?;
+        let before = self.replaceable_record().await?;
         loop {
             let identity = Identity {
                 login: login.clone(),
@@ -30,35 +41,42 @@ impl Core {
                 generation: 0,
                 birth: Birth::Login,
             };
-            let tokens = Arc::new(Tokens::received(&response, None, identity, received));
+            let tokens = Arc::new(Tokens::received(response, None, identity, received));
             if self.logouts.load(Ordering::SeqCst) == logouts {
-                let record = Record::of(&tokens, &self.pin);
-                self.store.call(move |store| store.save(&record)).await?;
+                let (record, undo) =
+                    (Record::of(&tokens, &self.pin), Undo::Restore(before.clone()));
+                locked.write(self, undo, move |store| store.save(&record)).await?;
             }
-            // Look again: a logout that came meanwhile wins.
+            // Look again: a logout that came meanwhile wins, and is settled with the locks.
             if self.logouts.load(Ordering::SeqCst) != logouts {
-                self.settle_logout(&mut locked, tokens.refresh.clone()).await;
+                self.never_began(login.clone());
                 return Err(Error::logged_out(Some(LogoutReason::Requested)));
             }
             // Fails where the store was read meanwhile and brought news: they are old now.
-            if self.state.log_in(tokens).is_ok() {
-                self.begin(None);
+            let epoch = tokens.epoch;
+            self.storm.forget();
+            if self.state.log_in(tokens, LogoutReason::Requested).is_ok() {
+                self.begin(epoch, LogoutReason::Requested);
                 return Ok(());
             }
         }
     }
 
-    /// What a newer version of the program wrote is left alone: this one can't tell what it would
-    /// destroy. Any other record is replaced by a login.
-    async fn refuse_newer_record(&self) -> Result<(), Error> {
-        let record = match self.store.call(|store| store.load()).await {
-            Ok(Some(record)) => record,
+    /// What a login writes over. Only what a newer version of the program wrote is left alone:
+    /// this one can't tell what it would destroy.
+    async fn replaceable_record(&self) -> Result<Option<Record>, Error> {
+        let record = match self.store.read(|store| store.load()).await {
+            Ok(record) => record,
             Err(error) if error.is_transient() => return Err(error),
-            Ok(None) | Err(_) => return Ok(()),
+            // Damaged: a login is the way out.
+            Err(_) => None,
         };
-        match record.read(&self.pin, self.state.epoch(), Moment::now()) {
-            Err(newer @ Unreadable::Newer(_)) => Err(self.unreadable(newer)),
-            _ => Ok(()),
+        if let Some(record) = &record
+            && let Err(newer @ Unreadable::Newer(_)) =
+                record.read(&self.pin, self.state.epoch(), Moment::now())
+        {
+            return Err(self.unreadable(newer));
         }
+        Ok(record)
     }
 }

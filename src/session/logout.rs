@@ -1,105 +1,192 @@
 //! The end of a session by the user's wish: local first and for sure, the server after.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{Locked, within};
+use crate::refresh::{Locked, Undo, within};
 use crate::session::Core;
-use crate::session::state::Phase;
-use crate::token::RefreshToken;
+use crate::session::state::Over;
+use crate::session::thread::Entered;
+use crate::store::Unreadable;
+use crate::token::{LoginId, Moment, RefreshToken, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
 /// user is logged out in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Revocation {
-    /// The server has revoked the refresh token (RFC 7009).
-    Revoked,
     /// There was nothing to revoke, or the endpoint can't.
-    Nothing,
-    /// The server could not be reached, or refused: it may think that the session lives on.
-    Failed,
-    /// A refresh is under way: it ends with the revocation of what it brings, and with the
-    /// clearing of the store. [`Session::drain`](crate::Session::drain) waits for it.
-    Pending,
-}
-
-/// What is to be revoked once nobody can bring a newer token any more.
-#[derive(Debug, Default)]
-pub(crate) enum Revoking {
     #[default]
     Nothing,
-    Due(RefreshToken),
-    Done(Revocation),
+    /// The server has revoked the refresh token (RFC 7009).
+    Revoked,
+    /// A refresh or the store is in the way: the revocation, and the clearing of the store,
+    /// follow as soon as it is not. [`Session::drain`](crate::Session::drain) waits for it.
+    Pending,
+    /// The server could not be reached, or refused: it may think that the session lives on.
+    Failed,
+}
+
+/// Logins that were logged out here, and still have to leave the store and the server.
+#[derive(Debug, Default)]
+pub(crate) struct Farewells {
+    due: Vec<Farewell>,
+    /// How often some were settled, and what the last of them came to.
+    settled: u64,
+    last: Revocation,
+}
+
+#[derive(Debug)]
+struct Farewell {
+    over: Over,
+    /// Whether the server is to be told. Not for tokens that were given back.
+    revoke: bool,
+    /// To be revoked, with its generation: the newest one that is known.
+    token: Option<(u64, RefreshToken)>,
+}
+
+impl Farewell {
+    fn bring(&mut self, tokens: &Tokens) {
+        let newer = self.token.as_ref().is_none_or(|(known, _)| *known <= tokens.generation);
+        if let Some(token) = tokens.refresh.clone().filter(|_| newer && self.revoke) {
+            self.token = Some((tokens.generation, token));
+        }
+    }
 }
 
 impl Core {
-    /// On the session's thread.
-    pub(crate) async fn log_out(self: &Arc<Self>) -> Result<Revocation, Error> {
-        let entered = self.thread.enter();
-        if let Phase::Unknown = self.state.get().phase {
-            // Only to know what to revoke.
-            let _ = self.read_store().await;
-        }
+    /// Logs out in memory: from here on no request gets a token, and none that waits. The result
+    /// is for [`finish_logout`](Self::finish_logout).
+    pub(crate) fn begin_logout(&self) -> u64 {
+        let settled = self.farewells().settled;
         self.logouts.fetch_add(1, Ordering::SeqCst);
-        let ended = self.state.log_out();
-        self.refreshing.abandon(Error::logged_out(Some(LogoutReason::Requested)));
-        let refresh_token = ended.as_ref().and_then(|tokens| tokens.refresh.clone());
-        *self.revoking() = refresh_token.map_or(Revoking::Nothing, Revoking::Due);
-        if ended.is_some() {
+        let (over, tokens) = self.state.log_out(SystemTime::now());
+        let logged_out = Error::logged_out(Some(LogoutReason::Requested));
+        self.refreshing.abandon_before(self.state.epoch(), logged_out);
+        let mut farewell = Farewell { over, revoke: true, token: None };
+        if let Some(tokens) = &tokens {
+            farewell.bring(tokens);
+        }
+        if tokens.is_some() || matches!(farewell.over, Over::AllUntil(_)) {
+            self.farewells().due.push(farewell);
+        }
+        if tokens.is_some() {
             self.tell_logout(LogoutReason::Requested);
         }
-        // A refresh that holds the locks settles it in our place, with the newest token.
+        self.logged_out.notify_waiters();
+        settled
+    }
+
+    /// Logs out in the store and at the server. On the session's thread.
+    pub(crate) async fn finish_logout(
+        self: &Arc<Self>,
+        settled: u64,
+        _entered: Option<Entered>,
+    ) -> Result<Revocation, Error> {
+        // Whoever holds the locks settles it in our place.
         let Ok(mut locked) = Locked::wait(self, LOCK_WAIT).await else {
             return Ok(Revocation::Pending);
         };
-        let cleared = self.store.call(|store| store.clear()).await;
-        let revocation = self.revoke(&mut locked).await;
-        drop(entered);
-        cleared.map(|()| revocation)
-    }
-
-    /// Ends what a logout began while somebody else held the locks. `newest` is a refresh token
-    /// that came after it.
-    pub(crate) async fn settle_logout(&self, locked: &mut Locked, newest: Option<RefreshToken>) {
-        let requested = match &self.state.get().phase {
-            Phase::LoggedOut { reason, .. } => *reason == Some(LogoutReason::Requested),
-            _ => false,
-        };
-        // Otherwise somebody else lives on with these tokens, or with others in the store.
-        if requested {
-            if let Some(newest) = newest {
-                *self.revoking() = Revoking::Due(newest);
-            }
-            // If this fails, the record counts for nothing: its login is over.
-            let _ = self.store.call(|store| store.clear()).await;
-            self.revoke(locked).await;
+        let result = self.settle(&mut locked).await;
+        locked.leave(self).await;
+        match result {
+            // Somebody has settled it in our place.
+            Ok(None) if self.farewells().settled != settled => Ok(self.farewells().last),
+            result => result.map(Option::unwrap_or_default),
         }
     }
 
-    async fn revoke(&self, locked: &mut Locked) -> Revocation {
-        let due = std::mem::take(&mut *self.revoking());
-        let revocation = match due {
-            Revoking::Nothing => Revocation::Nothing,
-            Revoking::Done(revocation) => revocation,
-            Revoking::Due(token) => match locked.http() {
-                Ok(http) => match within(REVOKE, self.endpoint.revoke(&http, &token)).await {
-                    Some(Ok(true)) => Revocation::Revoked,
-                    Some(Ok(false)) => Revocation::Nothing,
-                    Some(Err(_)) | None => Revocation::Failed,
-                },
-                Err(_) => Revocation::Failed,
-            },
-        };
-        *self.revoking() = Revoking::Done(revocation);
-        revocation
+    /// `tokens` came after the user had logged out: they are to be revoked, not kept.
+    pub(crate) fn came_too_late(&self, tokens: &Tokens) {
+        let mut farewells = self.farewells();
+        // Not a logout by the user: then these tokens may be somebody else's by now.
+        let due = farewells.due.iter_mut().filter(|farewell| farewell.over.covers(tokens));
+        due.for_each(|farewell| farewell.bring(tokens));
     }
 
-    fn revoking(&self) -> std::sync::MutexGuard<'_, Revoking> {
-        self.revoking.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A login that was logged out before it began, and whose tokens were given back: it leaves
+    /// the store, no more.
+    pub(crate) fn never_began(&self, login: LoginId) {
+        let over = Over::Login(login);
+        self.farewells().due.push(Farewell { over, revoke: false, token: None });
+    }
+
+    /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
+    /// nothing to end.
+    ///
+    /// # Errors
+    /// The store could not be cleared. That stays due for the next one who holds the locks.
+    pub(crate) async fn settle(
+        self: &Arc<Self>,
+        locked: &mut Locked,
+    ) -> Result<Option<Revocation>, Error> {
+        let mut due = std::mem::take(&mut self.farewells().due);
+        if due.is_empty() {
+            return Ok(None);
+        }
+        let cleared = self.clear_store(locked, &mut due).await;
+        let mut worst = Revocation::Nothing;
+        for farewell in &mut due {
+            if let Some((_, token)) = farewell.token.take() {
+                worst = worst.max(self.revoke(locked, token).await);
+            }
+        }
+        let mut farewells = self.farewells();
+        (farewells.settled, farewells.last) = (farewells.settled + 1, worst);
+        if cleared.is_err() {
+            farewells.due.append(&mut due);
+        }
+        cleared.map(|()| Some(worst))
+    }
+
+    /// Clears the store if what it holds is over.
+    async fn clear_store(&self, locked: &mut Locked, due: &mut [Farewell]) -> Result<(), Error> {
+        let Some(record) = self.store.read(|store| store.load()).await? else {
+            return Ok(());
+        };
+        match record.read(&self.pin, self.state.epoch(), Moment::now()) {
+            Ok(tokens) => {
+                let Some(farewell) = due.iter_mut().find(|f| f.over.covers(&tokens)) else {
+                    return Ok(());
+                };
+                farewell.bring(&tokens);
+                if let Over::AllUntil(_) = farewell.over {
+                    // Now it is known that there was a session to end.
+                    self.tell_logout(LogoutReason::Requested);
+                }
+            }
+            // Nobody can use it; the user asked for it to go.
+            Err(Unreadable::Corrupt) => {}
+            // Not this session's.
+            Err(Unreadable::Newer(_) | Unreadable::OtherIssuer(_)) => return Ok(()),
+        }
+        locked.write(self, Undo::Nothing, |store| store.clear()).await
+    }
+
+    async fn revoke(self: &Arc<Self>, locked: &mut Locked, token: RefreshToken) -> Revocation {
+        let Ok(http) = locked.http() else {
+            return Revocation::Failed;
+        };
+        let core = Arc::clone(self);
+        // A task of its own, so that a panic in the endpoint's code is a failure, and no more.
+        let task =
+            tokio::spawn(async move { within(REVOKE, core.endpoint.revoke(&http, &token)).await });
+        match task.await {
+            Ok(Some(Ok(true))) => Revocation::Revoked,
+            Ok(Some(Ok(false))) => Revocation::Nothing,
+            Ok(Some(Err(_)) | None) | Err(_) => Revocation::Failed,
+        }
+    }
+
+    pub(crate) fn is_logout_due(&self) -> bool {
+        !self.farewells().due.is_empty()
+    }
+
+    fn farewells(&self) -> MutexGuard<'_, Farewells> {
+        self.farewells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,16 +14,20 @@ use crate::token::Moment;
 impl Core {
     /// Makes sure that it is known whether somebody is logged in.
     pub(crate) async fn know(self: &Arc<Self>) -> Result<(), Error> {
-        let snapshot = self.state.get();
+        let snapshot = self.state.now();
         match &snapshot.phase {
             Phase::LoggedIn(_) => Ok(()),
             Phase::Unknown => self.look().await,
-            // Another program may have logged in.
-            Phase::LoggedOut { .. } => self.look_again().await,
+            // Another program may have logged in. No news is as good as an answer: it is known
+            // that nobody is.
+            Phase::LoggedOut(_) => {
+                let _ = self.look_again().await;
+                Ok(())
+            }
         }
     }
 
-    /// Reads the store, unless that was done within the last second.
+    /// Reads the store, unless that was tried within the last second.
     pub(crate) async fn look_again(self: &Arc<Self>) -> Result<(), Error> {
         let last = *self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
         match last {
@@ -36,6 +40,7 @@ impl Core {
     async fn look(self: &Arc<Self>) -> Result<(), Error> {
         self.thread.guard()?;
         let joined = self.reading.join(
+            0,
             || None::<()>,
             |landing| {
                 let core = Arc::clone(self);
@@ -52,20 +57,22 @@ impl Core {
     /// Reads the store and takes in what is newer. On the session's thread.
     pub(crate) async fn read_store(self: &Arc<Self>) -> Result<(), Error> {
         let from = self.state.epoch();
-        let record = self.store.call(|store| store.load()).await?;
         *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let record = self.store.read(|store| store.load()).await?;
         self.take_in(from, record)
     }
 
     fn take_in(&self, from: u64, record: Option<Record>) -> Result<(), Error> {
-        let snapshot = self.state.get();
+        let snapshot = self.state.now();
         if snapshot.epoch != from {
             // A login or a logout came meanwhile: what was read is older than that.
             return Ok(());
         }
+        let elsewhere = LogoutReason::LoggedOutElsewhere;
         let Some(record) = record else {
             if let Phase::LoggedIn(_) = snapshot.phase {
-                self.end(from, LogoutReason::LoggedOutElsewhere);
+                self.end(from, elsewhere);
+                self.refreshing.abandon_before(from + 1, Error::logged_out(Some(elsewhere)));
             }
             let _ = self.state.loaded(from, None);
             return Ok(());
@@ -79,14 +86,16 @@ impl Core {
             Phase::LoggedIn(current) if current.login == tokens.login => {
                 let _ = self.state.advance(from, &Arc::new(tokens));
             }
-            // The login that ended: its record is only not cleared yet.
-            Phase::LoggedOut { login, .. } if login.as_ref() == Some(&tokens.login) => {}
-            Phase::LoggedIn(_) | Phase::LoggedOut { .. } => {
+            // It is only not cleared yet.
+            Phase::LoggedOut(over) if over.covers(&tokens) => {}
+            Phase::LoggedIn(_) | Phase::LoggedOut(_) => {
                 tokens.epoch = from + 1;
-                if self.state.log_in(Arc::new(tokens)).is_ok() {
-                    self.begin(
-                        snapshot.is_logged_out().then_some(LogoutReason::LoggedOutElsewhere),
-                    );
+                self.storm.forget();
+                if self.state.log_in(Arc::new(tokens), elsewhere).is_ok() {
+                    if !snapshot.is_logged_out() {
+                        self.tell_logout(elsewhere);
+                    }
+                    self.begin(from + 1, elsewhere);
                 }
             }
         }

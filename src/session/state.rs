@@ -5,6 +5,7 @@
 //! never goes back to an older generation.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
@@ -24,11 +25,13 @@ pub(crate) struct Snapshot {
     /// epoch that it started in.
     pub(crate) epoch: u64,
     pub(crate) phase: Phase,
+    /// Why the last session ended, for those who still ask for it.
+    ended: Option<LogoutReason>,
 }
 
 impl Snapshot {
     pub(crate) fn is_logged_out(&self) -> bool {
-        matches!(self.phase, Phase::LoggedOut { .. })
+        matches!(self.phase, Phase::LoggedOut(_))
     }
 }
 
@@ -37,11 +40,28 @@ pub(crate) enum Phase {
     /// The store has not been read yet.
     Unknown,
     LoggedIn(Arc<Tokens>),
-    LoggedOut {
-        reason: Option<LogoutReason>,
-        /// The login that ended. Its record counts for nothing, should the store still have it.
-        login: Option<LoginId>,
-    },
+    LoggedOut(Over),
+}
+
+/// Whose record counts for nothing, should the store still have it.
+#[derive(Clone, Debug)]
+pub(crate) enum Over {
+    /// There was none.
+    Nobody,
+    /// The login that ended.
+    Login(LoginId),
+    /// Whoever it was: nobody could read the record when the user logged out.
+    AllUntil(SystemTime),
+}
+
+impl Over {
+    pub(crate) fn covers(&self, tokens: &Tokens) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Login(login) => *login == tokens.login,
+            Self::AllUntil(end) => tokens.received_at <= *end,
+        }
+    }
 }
 
 /// The state has moved on: the session that a change or a caller belonged to is over.
@@ -50,15 +70,17 @@ pub(crate) struct Ended;
 
 impl State {
     pub(crate) fn new() -> Self {
-        let phase = Phase::Unknown;
-        Self {
-            snapshot: ArcSwap::from_pointee(Snapshot { epoch: 0, phase }),
-            change: Mutex::new(()),
-        }
+        let snapshot = Snapshot { epoch: 0, phase: Phase::Unknown, ended: None };
+        Self { snapshot: ArcSwap::from_pointee(snapshot), change: Mutex::new(()) }
     }
 
     pub(crate) fn get(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.snapshot.load()
+    }
+
+    /// As [`Self::get`], to be kept over an await.
+    pub(crate) fn now(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -75,22 +97,24 @@ impl State {
 
     /// The error of a request whose session is over.
     pub(crate) fn logged_out(&self) -> Error {
-        Error::logged_out(match &self.get().phase {
-            Phase::LoggedOut { reason, .. } => *reason,
-            // Another login took its place.
-            Phase::LoggedIn(_) => Some(LogoutReason::Requested),
-            Phase::Unknown => None,
-        })
+        Error::logged_out(self.get().ended)
     }
 
-    /// A login, made here or found in the store: everything before it is over. `tokens` carry
-    /// the epoch that they begin, one after the epoch that it was decided in.
-    pub(crate) fn log_in(&self, tokens: Arc<Tokens>) -> Result<(), Ended> {
+    /// Why nobody is logged in.
+    pub(crate) fn logout_reason(&self) -> Option<LogoutReason> {
+        let snapshot = self.get();
+        if snapshot.is_logged_out() { snapshot.ended } else { None }
+    }
+
+    /// A login, made here or found in the store: everything before it is over, and `ended` says
+    /// why. `tokens` carry the epoch that they begin, one after the one that it was decided in.
+    pub(crate) fn log_in(&self, tokens: Arc<Tokens>, ended: LogoutReason) -> Result<(), Ended> {
         self.change(|now| {
             if now.epoch + 1 != tokens.epoch {
                 return Err(Ended);
             }
-            Ok((tokens.epoch, Phase::LoggedIn(tokens), ()))
+            let ended = if now.is_logged_out() { now.ended } else { Some(ended) };
+            Ok((Snapshot { epoch: tokens.epoch, phase: Phase::LoggedIn(tokens), ended }, ()))
         })
     }
 
@@ -100,9 +124,8 @@ impl State {
             if now.epoch != from || !matches!(now.phase, Phase::Unknown) {
                 return Err(Ended);
             }
-            let phase =
-                tokens.map_or(Phase::LoggedOut { reason: None, login: None }, Phase::LoggedIn);
-            Ok((now.epoch, phase, ()))
+            let phase = tokens.map_or(Phase::LoggedOut(Over::Nobody), Phase::LoggedIn);
+            Ok((Snapshot { epoch: from, phase, ended: None }, ()))
         })
     }
 
@@ -112,8 +135,8 @@ impl State {
         self.change(|now| match &now.phase {
             Phase::LoggedIn(current) if now.epoch == epoch => {
                 let newest = if tokens.supersede(current) { tokens } else { current };
-                let newest = Arc::clone(newest);
-                Ok((epoch, Phase::LoggedIn(Arc::clone(&newest)), newest))
+                let phase = Phase::LoggedIn(Arc::clone(newest));
+                Ok((Snapshot { epoch, phase, ended: now.ended }, Arc::clone(newest)))
             }
             _ => Err(Ended),
         })
@@ -121,42 +144,44 @@ impl State {
 
     /// The end of the session of `epoch`. `Err` if it is over already: then somebody else has
     /// told the user.
-    pub(crate) fn end(&self, epoch: u64, reason: LogoutReason) -> Result<Arc<Tokens>, Ended> {
+    pub(crate) fn end(&self, epoch: u64, reason: LogoutReason) -> Result<(), Ended> {
         self.change(|now| match &now.phase {
             Phase::LoggedIn(tokens) if now.epoch == epoch => {
-                let phase =
-                    Phase::LoggedOut { reason: Some(reason), login: Some(tokens.login.clone()) };
-                Ok((epoch + 1, phase, Arc::clone(tokens)))
+                let phase = Phase::LoggedOut(Over::Login(tokens.login.clone()));
+                Ok((Snapshot { epoch: epoch + 1, phase, ended: Some(reason) }, ()))
             }
             _ => Err(Ended),
         })
     }
 
-    /// A logout by the user, whatever the state is. The tokens that were in use, if any.
-    pub(crate) fn log_out(&self) -> Option<Arc<Tokens>> {
-        let ended = self.change(|now| {
-            let tokens = match &now.phase {
-                Phase::LoggedIn(tokens) => Some(Arc::clone(tokens)),
-                _ => None,
+    /// A logout by the user, whatever the state is. What is over by it, and with which tokens.
+    pub(crate) fn log_out(&self, at: SystemTime) -> (Over, Option<Arc<Tokens>>) {
+        let logout = self.change(|now| {
+            let (over, tokens, ended) = match &now.phase {
+                Phase::LoggedIn(tokens) => {
+                    (Over::Login(tokens.login.clone()), Some(Arc::clone(tokens)), None)
+                }
+                Phase::Unknown => (Over::AllUntil(at), None, None),
+                Phase::LoggedOut(over) => (over.clone(), None, now.ended),
             };
-            let login = match &now.phase {
-                Phase::LoggedOut { login, .. } => login.clone(),
-                _ => tokens.as_ref().map(|tokens| tokens.login.clone()),
+            let next = Snapshot {
+                epoch: now.epoch + 1,
+                phase: Phase::LoggedOut(over.clone()),
+                ended: ended.or(Some(LogoutReason::Requested)),
             };
-            let phase = Phase::LoggedOut { reason: Some(LogoutReason::Requested), login };
-            Ok((now.epoch + 1, phase, tokens))
+            Ok((next, (over, tokens)))
         });
-        ended.unwrap_or(None)
+        logout.unwrap_or((Over::Nobody, None))
     }
 
     fn change<T>(
         &self,
-        next: impl FnOnce(&Snapshot) -> Result<(u64, Phase, T), Ended>,
+        next: impl FnOnce(&Snapshot) -> Result<(Snapshot, T), Ended>,
     ) -> Result<T, Ended> {
         // A poisoned lock guards nothing that could be half done.
         let _turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let (epoch, phase, result) = next(&self.get())?;
-        self.snapshot.store(Arc::new(Snapshot { epoch, phase }));
+        let (snapshot, result) = next(&self.get())?;
+        self.snapshot.store(Arc::new(snapshot));
         Ok(result)
     }
 }

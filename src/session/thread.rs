@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,16 +77,18 @@ impl SessionThread {
         if state.closing {
             return None;
         }
-        state.entered += 1;
-        Some(Entered(Arc::clone(&self.work)))
+        state.count += 1;
+        let number = state.count;
+        state.entered.push((number, None));
+        Some(Entered { work: Arc::clone(&self.work), number })
     }
 
     /// Runs `hook` on a thread of its own: it may block, panic, and use the session.
     pub(crate) fn hook(&self, hook: impl FnOnce() + Send + 'static) {
         self.work.lock().hooks += 1;
-        let work = Arc::clone(&self.work);
+        let (work, role) = (Arc::clone(&self.work), Role::Hook(self.id()));
         let started = thread::Builder::new().name("reauth-hook".to_owned()).spawn(move || {
-            ROLE.set(Role::Hook);
+            ROLE.set(role);
             // Its message is printed; there is nobody here to pass the panic on to.
             let _ = panic::catch_unwind(panic::AssertUnwindSafe(hook));
             work.leave(|state| state.hooks -= 1);
@@ -99,19 +101,19 @@ impl SessionThread {
     /// Waits until nothing is going on that must not be interrupted, [`DRAIN`] at most. From a
     /// hook it waits for everything but hooks; on the session's own thread, for nothing.
     pub(crate) async fn drain(&self) {
-        let role = ROLE.get();
-        if role == Role::Session(self.id()) || self.work.lock().is_quiet(role) {
+        let in_hook = ROLE.get() == Role::Hook(self.id());
+        let wait = self.work.lock().wait_at(Instant::now(), in_hook);
+        if wait.is_none() || ROLE.get() == Role::Session(self.id()) {
             return;
         }
         let work = Arc::clone(&self.work);
         let quiet = async move {
             loop {
                 let changed = work.changed.notified();
-                let patience = match &*work.lock() {
-                    state if state.is_quiet(role) => return,
-                    state => state.patience_at(Instant::now()),
+                let Some(wait) = work.lock().wait_at(Instant::now(), in_hook) else {
+                    return;
                 };
-                let _ = tokio::time::timeout(patience, changed).await;
+                let _ = tokio::time::timeout(wait, changed).await;
             }
         };
         // On the session's thread: the caller's runtime may have no clock, or a paused one.
@@ -119,20 +121,22 @@ impl SessionThread {
     }
 
     /// Lets nothing begin any more, waits for what was begun, and stops the thread. Blocks for
-    /// [`DRAIN`] at most; not at all where the thread itself, or a hook, drops the last handle.
+    /// [`DRAIN`] at most; not for hooks where a hook drops the last handle, and for nothing where
+    /// the thread itself does.
     pub(crate) fn close(&self) {
         let mut state = self.work.lock();
         state.closing = true;
-        let role = ROLE.get();
-        if role == Role::Elsewhere {
+        if ROLE.get() != Role::Session(self.id()) {
+            let in_hook = ROLE.get() == Role::Hook(self.id());
             let end = Instant::now() + DRAIN;
-            while !state.is_quiet(role) {
+            loop {
                 let now = Instant::now();
-                let left = end.saturating_duration_since(now).min(state.patience_at(now));
-                if now >= end {
+                let (left, wait) =
+                    (end.saturating_duration_since(now), state.wait_at(now, in_hook));
+                let Some(wait) = wait.filter(|_| !left.is_zero()) else {
                     break;
-                }
-                state = (self.work.left.wait_timeout(state, left))
+                };
+                state = (self.work.left.wait_timeout(state, wait.min(left)))
                     .unwrap_or_else(PoisonError::into_inner)
                     .0;
             }
@@ -153,21 +157,28 @@ impl SessionThread {
         let failed = |e: std::io::Error| {
             Error::internal("could not start the session's thread", Some(e.into()))
         };
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
+        let (started, start) = mpsc::sync_channel(1);
         let role = Role::Session(self.id());
-        thread::Builder::new()
-            .name("reauth-session".to_owned())
-            .spawn(move || {
-                ROLE.set(role);
-                // An error: the sender is gone, which is how it ends.
-                let _ = runtime.block_on(stopped);
-                // A name lookup may hang; nobody waits for it any more.
-                runtime.shutdown_background();
-            })
-            .map_err(failed)?;
+        // The runtime is made there: dropped here, in a caller's runtime, it would panic.
+        let run = move || {
+            ROLE.set(role);
+            match runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(runtime.handle().clone()));
+                    // An error: the sender is gone, which is how it ends.
+                    let _ = runtime.block_on(stopped);
+                    // A name lookup may hang; nobody waits for it any more.
+                    runtime.shutdown_background();
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+        };
+        thread::Builder::new().name("reauth-session".to_owned()).spawn(run).map_err(failed)?;
+        let handle =
+            (start.recv().unwrap_or_else(|e| Err(std::io::Error::other(e)))).map_err(failed)?;
         *running = Some(Running { runtime: handle.clone(), _stop: stop });
         Ok(handle)
     }
@@ -183,24 +194,26 @@ impl SessionThread {
 }
 
 /// Work that the end of the program waits for, until it is dropped.
-pub(crate) struct Entered(Arc<Work>);
+pub(crate) struct Entered {
+    work: Arc<Work>,
+    number: u64,
+}
 
 impl Entered {
     /// From now on the end of the program waits only [`UNSAVED`] longer for it: the exchange is
     /// over, and what is left may take for ever.
     pub(crate) fn give_up_soon(&self) {
-        self.0.leave(|state| state.patience = Some(Instant::now() + UNSAVED));
+        let end = Instant::now() + UNSAVED;
+        self.work.leave(|state| {
+            let mine = state.entered.iter_mut().filter(|(number, _)| *number == self.number);
+            mine.for_each(|(_, until)| *until = Some(end));
+        });
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.leave(|state| {
-            state.entered -= 1;
-            if state.entered == 0 {
-                state.patience = None;
-            }
-        });
+        self.work.leave(|state| state.entered.retain(|(number, _)| *number != self.number));
     }
 }
 
@@ -214,20 +227,18 @@ struct Work {
 #[derive(Default)]
 struct WorkState {
     closing: bool,
-    entered: usize,
+    count: u64,
+    /// What is going on, by number, and until when it is waited for at most.
+    entered: Vec<(u64, Option<Instant>)>,
     hooks: usize,
-    patience: Option<Instant>,
 }
 
 impl WorkState {
-    fn is_quiet(&self, asking: Role) -> bool {
-        let hooks = self.hooks == 0 || asking == Role::Hook;
-        hooks && (self.entered == 0 || self.patience_at(Instant::now()).is_zero())
-    }
-
-    /// How long the work that goes on will be waited for, as far as that is known.
-    fn patience_at(&self, now: Instant) -> Duration {
-        (self.patience).map_or(DRAIN, |end| end.saturating_duration_since(now))
+    /// How long to wait before looking again; `None` once there is nothing to wait for.
+    fn wait_at(&self, now: Instant, in_hook: bool) -> Option<Duration> {
+        let ends = self.entered.iter().map(|(_, until)| until.unwrap_or(now + DRAIN));
+        let hooks = (self.hooks > 0 && !in_hook).then_some(now + DRAIN);
+        ends.chain(hooks).filter(|end| *end > now).min().map(|end| end - now)
     }
 }
 
@@ -243,20 +254,21 @@ impl Work {
     }
 }
 
+/// What a thread is to which session, by its id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Elsewhere,
     Session(usize),
-    Hook,
+    Hook(usize),
 }
 
 thread_local! {
     static ROLE: Cell<Role> = const { Cell::new(Role::Elsewhere) };
 }
 
-/// What a refresh can take once it was sent: the exchange (30 s), its replay (10 s), one save
-/// (3 s), and a little.
-const DRAIN: Duration = Duration::from_secs(45);
+/// What a refresh can take once it was sent: the exchange (30 s), its replay (10 s), four calls
+/// to the store (3 s each), a revocation (5 s), and a little.
+const DRAIN: Duration = Duration::from_secs(60);
 
 /// A store that has refused the new tokens gets one more try before the program may end.
 const UNSAVED: Duration = Duration::from_secs(3);

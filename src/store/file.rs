@@ -17,7 +17,7 @@ use crate::store::{Record, StoreError, TokenStore};
 /// would spend the same refresh token.
 ///
 /// A save is whole or not at all: a new file is written beside the old one, flushed to the disk
-/// and renamed over it.
+/// and renamed over it. Where `path` is a symbolic link, it is replaced by a file.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,
@@ -75,9 +75,8 @@ impl TokenStore for FileStore {
 
     fn clear(&self) -> Result<(), StoreError> {
         match fs::remove_file(&self.path) {
-            Ok(()) => sync_directory(directory_of(&self.path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => remove_leftovers(&self.path),
         }
         .map_err(|error| self.failed("remove", error))
     }
@@ -95,6 +94,27 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:016x}.tmp", getrandom::u64().map_err(io::Error::other)?));
     Ok(path.with_file_name(name))
+}
+
+/// Removes what a save left behind that was killed: there are tokens in it.
+fn remove_leftovers(path: &Path) -> io::Result<()> {
+    let (directory, name) = (directory_of(path), path.file_name().unwrap_or_default());
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (file, name) = (entry.file_name(), name.as_encoded_bytes());
+        let middle = (file.as_encoded_bytes().strip_prefix(name))
+            .and_then(|rest| rest.strip_prefix(b"."))
+            .and_then(|rest| rest.strip_suffix(b".tmp"));
+        if middle.is_some_and(|random| random.len() == 16) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    sync_directory(directory)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -117,8 +137,14 @@ fn create_private_directory(directory: &Path) -> io::Result<()> {
 
 /// Makes a rename or a removal durable. Windows has no such call, and does so by itself.
 fn sync_directory(directory: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(directory)?.sync_all()?;
+    if !cfg!(unix) {
+        return Ok(());
     }
-    Ok(())
+    match File::open(directory)?.sync_all() {
+        // Some network file systems have no such call for directories either.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        result => result,
+    }
 }

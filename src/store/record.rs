@@ -56,6 +56,10 @@ impl Record {
             return Err(Unreadable::Newer(version.version));
         }
         let fields: Owned = serde_json::from_slice(&self.0).map_err(|_| Unreadable::Corrupt)?;
+        if fields.generation == u64::MAX {
+            // There is no next one.
+            return Err(Unreadable::Corrupt);
+        }
         if fields.issued_by != pin.0 {
             return Err(Unreadable::OtherIssuer(fields.issued_by));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,18 @@ pub(crate) struct StoreThread {
 }
 
 type Job = Box<dyn FnOnce(&dyn TokenStore) + Send>;
+type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
+
+/// A write that was given up and goes on.
+#[derive(Debug)]
+pub(crate) struct LateWrite(Answer<()>);
+
+impl LateWrite {
+    /// Whether it has landed, once it is over. That may be never.
+    pub(crate) async fn landed(self) -> bool {
+        matches!(self.0.await, Ok(Ok(())))
+    }
+}
 
 impl StoreThread {
     pub(crate) fn new(store: impl TokenStore) -> Self {
@@ -31,15 +44,34 @@ impl StoreThread {
         self.store.describe()
     }
 
-    /// Runs `call` on the store. After the time limit the answer is an error; a call that has
-    /// begun by then runs on, before any later one, and one that hasn't never begins.
-    pub(crate) async fn call<T: Send + 'static>(
+    /// Runs a read on the store. After the time limit the answer is an error.
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
+        self.call(call).await.map_err(|(error, _)| error)
+    }
+
+    /// Runs a write on the store. After the time limit the answer is an error; if the call had
+    /// begun by then it runs on, and the error comes with what it will have come to.
+    pub(crate) async fn write(
+        &self,
+        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), (Error, Option<LateWrite>)> {
+        let late = |answer: Option<_>| answer.map(LateWrite);
+        self.call(call).await.map_err(|(error, answer)| (error, late(answer)))
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, (Error, Option<Answer<T>>)> {
+        let (reply, mut answer) = oneshot::channel();
+        // Whoever claims it first: the thread that begins, or the caller who gives up.
+        let claimed = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&claimed);
         let job: Job = Box::new(move |store| {
-            if reply.is_closed() {
+            if begins.swap(true, Ordering::SeqCst) {
                 return;
             }
             let result = catch_unwind(AssertUnwindSafe(|| call(store)));
@@ -48,18 +80,22 @@ impl StoreThread {
                 Err(StoreError::unavailable("the token store's code panicked: see its message"))
             }));
         });
-        let result = match self.send(job) {
-            Ok(()) => match within(STORE_CALL, answer).await {
-                Some(Ok(result)) => result,
-                Some(Err(_)) => Err(StoreError::unavailable("the token store's thread is gone")),
-                None => Err(StoreError::unavailable(format!(
+        let failed = |error| Error::store(&self.describe(), error);
+        self.send(job).map_err(|error| (failed(error), None))?;
+        match within(STORE_CALL, &mut answer).await {
+            Some(Ok(result)) => result.map_err(|error| (failed(error), None)),
+            Some(Err(_)) => {
+                Err((failed(StoreError::unavailable("the token store's thread is gone")), None))
+            }
+            None => {
+                let begun = claimed.swap(true, Ordering::SeqCst);
+                let error = failed(StoreError::unavailable(format!(
                     "no answer within {} seconds: is it waiting for somebody, or hung?",
                     STORE_CALL.as_secs()
-                ))),
-            },
-            Err(error) => Err(error),
-        };
-        result.map_err(|error| Error::store(&self.describe(), error))
+                )));
+                Err((error, begun.then_some(answer)))
+            }
+        }
     }
 
     fn send(&self, job: Job) -> Result<(), StoreError> {

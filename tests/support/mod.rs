@@ -1,14 +1,16 @@
 //! What the tests share: a session at a mock server, and requests through it.
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use http::Extensions;
 use mock_server::{Issued, MockServer};
-use reqwest::Response;
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest::{Request, Response};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_reauth::{
-    Error, LogoutReason, MemoryStore, OAuth2Endpoint, Session, SessionBuilder, TokenResponse,
+    Error, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, SessionBuilder, StoreError,
+    TokenResponse, TokenStore,
 };
 
 /// A user who is logged in at a mock server, in one program.
@@ -132,7 +134,7 @@ impl Fixture {
 
     /// The bytes in the store.
     pub fn record(&self) -> Option<Vec<u8>> {
-        let record = reqwest_reauth::TokenStore::load(&self.store).unwrap();
+        let record = TokenStore::load(&self.store).unwrap();
         record.map(|record| record.as_bytes().to_vec())
     }
 }
@@ -165,4 +167,104 @@ pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+}
+
+/// A store in memory that asks the test before each call, which may park it or make it fail.
+pub struct AskingStore<F> {
+    pub memory: MemoryStore,
+    pub ask: F,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Load,
+    Save,
+    Clear,
+}
+
+impl<F> TokenStore for AskingStore<F>
+where
+    F: Fn(Call) -> Result<(), StoreError> + Send + Sync + 'static,
+{
+    fn describe(&self) -> String {
+        "the store of the test".to_owned()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        // Read first: what was parked comes back late, and old.
+        let record = self.memory.load();
+        (self.ask)(Call::Load)?;
+        record
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        (self.ask)(Call::Save)?;
+        self.memory.save(record)
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        (self.ask)(Call::Clear)?;
+        self.memory.clear()
+    }
+}
+
+/// Parks threads where a store's code calls it, until the test lets them go.
+#[derive(Clone, Default)]
+pub struct Turnstile(Arc<Parked>);
+
+#[derive(Default)]
+struct Parked {
+    /// How many have arrived, and whether it is open.
+    state: Mutex<(usize, bool)>,
+    opened: Condvar,
+    arrived: tokio::sync::Notify,
+}
+
+impl Turnstile {
+    pub fn pass(&self) {
+        let mut state = self.0.state.lock().unwrap();
+        state.0 += 1;
+        self.0.arrived.notify_waiters();
+        while !state.1 {
+            state = self.0.opened.wait(state).unwrap();
+        }
+    }
+
+    pub async fn arrived(&self) {
+        loop {
+            let next = self.0.arrived.notified();
+            if self.0.state.lock().unwrap().0 > 0 {
+                return;
+            }
+            next.await;
+        }
+    }
+
+    pub fn open(&self) {
+        self.0.state.lock().unwrap().1 = true;
+        self.0.opened.notify_all();
+    }
+}
+
+/// A client that shows each request, as it is sent, to `look`.
+pub fn spied(
+    session: &Session,
+    look: impl Fn(&Request, &Extensions) + Send + Sync + 'static,
+) -> ClientWithMiddleware {
+    struct Spy<F>(F);
+
+    #[async_trait::async_trait]
+    impl<F: Fn(&Request, &Extensions) + Send + Sync + 'static> Middleware for Spy<F> {
+        async fn handle(
+            &self,
+            request: Request,
+            extensions: &mut Extensions,
+            next: Next<'_>,
+        ) -> reqwest_middleware::Result<Response> {
+            (self.0)(&request, extensions);
+            next.run(request, extensions).await
+        }
+    }
+
+    ClientBuilder::new(reqwest::Client::new()).with(session.middleware()).with(Spy(look)).build()
 }

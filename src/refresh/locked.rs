@@ -1,0 +1,126 @@
+//! The locks of a transaction, held: the gate within the process, then the process lock.
+//!
+//! Everything that sends a refresh token or writes to the store needs them, and whoever leaves
+//! settles what came up meanwhile: the logouts that had to wait, and a write to the store that
+//! was given up and goes on. Until that is over, nobody else gets in.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::endpoint::RefreshError;
+use crate::error::Error;
+use crate::lock::Held;
+use crate::refresh::mark::Mark;
+use crate::refresh::{client, within};
+use crate::session::{Core, Entered};
+use crate::store::{LateWrite, Record, StoreError, TokenStore};
+
+/// What only one transaction at a time may touch: a refresh, a login or a logout.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    pub(crate) mark: Mark,
+    http: Option<reqwest::Client>,
+}
+
+pub(crate) struct Locked {
+    pub(crate) gate: OwnedMutexGuard<Gate>,
+    _process: Held,
+    /// While this is set, the end of the program waits.
+    entered: Option<Entered>,
+    late: Option<(LateWrite, Undo)>,
+}
+
+/// What to do about a write that lands after it was given up.
+#[derive(Debug)]
+pub(crate) enum Undo {
+    Nothing,
+    /// Put back what was there before.
+    Restore(Option<Record>),
+}
+
+impl Locked {
+    pub(crate) async fn wait(core: &Core, limit: Duration) -> Result<Self, Error> {
+        // Where the store holds everything up, that is the news, and long waits are pointless.
+        let limit = if core.trouble().is_some() { limit.min(TROUBLE_WAIT) } else { limit };
+        let gate = within(limit, Arc::clone(&core.gate).lock_owned()).await;
+        let gate = gate.ok_or_else(|| core.trouble().unwrap_or_else(Error::busy))?;
+        let process = core.lock.acquire().await?;
+        Ok(Self { gate, _process: process, entered: None, late: None })
+    }
+
+    /// From here on until the locks are left, the end of the program waits.
+    pub(crate) fn enter(&mut self, core: &Core) -> Result<(), Error> {
+        let closing = || Error::internal("the session is closing", None);
+        self.entered = Some(core.thread.enter().ok_or_else(closing)?);
+        Ok(())
+    }
+
+    /// What is left to do may take for ever: the end of the program waits only a little longer.
+    pub(crate) fn give_up_soon(&self) {
+        if let Some(entered) = &self.entered {
+            entered.give_up_soon();
+        }
+    }
+
+    /// The client for token requests, made at the first one.
+    pub(crate) fn http(&mut self) -> Result<reqwest::Client, RefreshError> {
+        if let Some(http) = &self.gate.http {
+            return Ok(http.clone());
+        }
+        let http = client().build()?;
+        Ok(self.gate.http.insert(http).clone())
+    }
+
+    /// Writes to the store. The locks stay held until the call returns, however late that is.
+    pub(crate) async fn write(
+        &mut self,
+        core: &Core,
+        undo: Undo,
+        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), Error> {
+        core.store.write(call).await.map_err(|(error, late)| {
+            if let Some(late) = late {
+                core.set_trouble(Some(error.clone()));
+                self.late = Some((late, undo));
+            }
+            error
+        })
+    }
+
+    /// Settles what came up meanwhile, and unlocks.
+    pub(crate) fn leave(mut self, core: &Arc<Core>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let core = Arc::clone(core);
+        Box::pin(async move {
+            // What fails here stays due for the next one who gets the locks.
+            let _ = core.settle(&mut self).await;
+            let Some((late, undo)) = self.late.take() else {
+                core.set_trouble(None);
+                return;
+            };
+            if self.entered.is_none() {
+                self.entered = core.thread.enter();
+            }
+            self.give_up_soon();
+            let goes_on = Arc::clone(&core);
+            // Where no thread can be had, the session is closing.
+            let _ = core.thread.spawn(async move {
+                if late.landed().await
+                    && let Undo::Restore(before) = undo
+                {
+                    let restore = move |store: &dyn TokenStore| match before {
+                        Some(record) => store.save(&record),
+                        None => store.clear(),
+                    };
+                    let _ = self.write(&goes_on, Undo::Nothing, restore).await;
+                }
+                self.leave(&goes_on).await;
+            });
+        })
+    }
+}
+
+/// A store that answers again does so at once; nobody should stand before a hung one.
+const TROUBLE_WAIT: Duration = Duration::from_secs(3);

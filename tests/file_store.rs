@@ -1,0 +1,641 @@
+//! A record in a file, and what becomes of a session whose store fails.
+#![cfg(unix)]
+
+mod support;
+
+use std::error::Error as StdError;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use mock_server::{Fault, MockServer, Route, What};
+use reqwest_reauth::{
+    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, StoreError,
+    TokenStore,
+};
+use support::{
+    AskingStore, Call, Logouts, Turnstile, builder, client, found, refresh_tokens_sent, soon,
+    tokens,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+// The file.
+
+#[tokio::test]
+async fn the_file_is_its_owners_alone_and_so_is_a_directory_that_was_missing() {
+    let f = Files::new();
+    let session = f.session();
+    session.log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    assert_eq!(mode(&f.path), 0o600);
+    // Both were missing.
+    assert_eq!(mode(f.path.parent().unwrap()), 0o700);
+    assert_eq!(mode(f.path.parent().unwrap().parent().unwrap()), 0o700);
+
+    // A file that was there with more rights than that is replaced.
+    fs::set_permissions(&f.path, fs::Permissions::from_mode(0o644)).unwrap();
+    f.refresh(&session).await;
+    assert_eq!(mode(&f.path), 0o600);
+}
+
+#[tokio::test]
+async fn a_directory_that_was_there_keeps_its_rights() {
+    let f = Files::new();
+    let directory = f.path.parent().unwrap();
+    fs::create_dir_all(directory).unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    assert_eq!(mode(directory), 0o755);
+    assert_eq!(mode(&f.path), 0o600);
+}
+
+#[tokio::test]
+async fn saving_leaves_nothing_but_the_file_and_clearing_nothing_at_all() {
+    let f = Files::new();
+    let session = f.session();
+    for user in ["alice", "bob"] {
+        session.log_in(tokens(&f.server.log_in(user))).await.unwrap();
+        f.refresh(&session).await;
+        f.refresh(&session).await;
+        assert_eq!(f.names(), ["session"]);
+    }
+    soon(session.log_out()).await.unwrap();
+    assert_eq!(f.names(), Vec::<String>::new());
+    // Cleared already.
+    soon(session.log_out()).await.unwrap();
+}
+
+/// Whoever has the old file open goes on reading the old record: it is never written into.
+#[tokio::test]
+async fn a_reader_sees_one_record_or_the_next_and_never_a_mixture() {
+    let f = Files::new();
+    f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    let store = FileStore::new(&f.path);
+    let records = [b'a', b'b'].map(|byte| vec![byte; 100_000]);
+    store.save(&Record::from_bytes(&records[0])).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..=100 {
+                store.save(&Record::from_bytes(&records[n % 2])).unwrap();
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            let seen = store.load().unwrap().expect("there is always one");
+            assert!(records.iter().any(|record| record == seen.as_bytes()), "a torn record");
+        }
+    });
+    assert_eq!(f.names(), ["session"]);
+}
+
+#[tokio::test]
+async fn a_path_below_a_file_fails_the_login_which_gives_its_tokens_back() {
+    let f = Files::new();
+    let blocked = f.directory.path().join("file");
+    fs::write(&blocked, "in the way").unwrap();
+    let path = blocked.join("session");
+    let session = builder(&f.server).store(FileStore::new(&path)).build().unwrap();
+    let issued = f.server.log_in("alice");
+    let error = soon(session.log_in(tokens(&issued))).await.unwrap_err();
+    assert!(error.is_store(), "{error:?}");
+    assert!(!error.is_logged_out());
+    assert!(chain(&error).contains(path.to_str().unwrap()), "{}", chain(&error));
+
+    let given_back = error.tokens().unwrap().clone();
+    let elsewhere = f.session();
+    elsewhere.log_in(given_back).await.unwrap();
+    let token = elsewhere.access_token().await.unwrap();
+    assert_eq!(token.secret(), issued.access_token);
+    assert_eq!(fs::read_to_string(&blocked).unwrap(), "in the way");
+}
+
+// Restarts.
+
+#[tokio::test]
+async fn a_session_survives_restarts_and_its_tokens_rotate_on() {
+    let f = Files::new();
+    let issued = f.server.log_in("alice");
+    f.session().log_in(tokens(&issued)).await.unwrap();
+    let mut sent = vec![issued.refresh_token.clone()];
+    for _ in 0..5 {
+        let session = f.session();
+        assert!(session.is_logged_in().await.unwrap());
+        assert_eq!(f.get(&session).await.unwrap(), 200);
+        f.refresh(&session).await;
+        sent.push(f.server.current_refresh_token(issued.family).unwrap());
+        drop(session);
+    }
+    sent.pop();
+    assert_eq!(refresh_tokens_sent(&f.server), sent);
+    let mut chain = vec![What::Login];
+    chain.resize(6, What::Rotated);
+    let history: Vec<_> = f.server.history(issued.family).iter().map(|entry| entry.what).collect();
+    assert_eq!(history, chain);
+    let counters = f.server.counters();
+    assert_eq!(counters.logins, 1);
+    assert_eq!(counters.reuses, 0);
+    assert_eq!(f.session().status().await.unwrap().refreshes(), 5);
+}
+
+#[tokio::test]
+async fn the_first_request_after_a_restart_needs_no_refresh() {
+    let f = Files::new();
+    f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    assert_eq!(f.get(&f.session()).await.unwrap(), 200);
+    assert_eq!(f.server.counters().api_requests, 1);
+    assert_eq!(f.server.counters().token_requests, 0);
+}
+
+#[tokio::test]
+async fn a_logout_survives_a_restart() {
+    let f = Files::new();
+    let session = f.session();
+    session.log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    soon(session.log_out()).await.unwrap();
+    drop(session);
+    let session = f.session();
+    assert!(!session.is_logged_in().await.unwrap());
+    assert!(found(&f.get(&session).await.unwrap_err()).is_logged_out());
+    assert_eq!(f.server.counters().api_requests, 0);
+}
+
+// A file that is not as it should be.
+
+#[tokio::test]
+async fn a_damaged_file_is_a_lasting_store_error_and_logs_nobody_out() {
+    let f = Files::new();
+    f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    let whole = fs::read(&f.path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[0] ^= 0x80;
+    for damaged in [&whole[..whole.len() / 2], &flipped, b"", b"[]", &[0; 500]] {
+        fs::write(&f.path, damaged).unwrap();
+        let logouts = Logouts::default();
+        let session = builder(&f.server).store(FileStore::new(&f.path));
+        let session = session.on_logout(logouts.hook()).build().unwrap();
+        let asked = soon(session.is_logged_in()).await.unwrap_err();
+        let requested = f.get(&session).await.unwrap_err();
+        for error in [&asked, found(&requested)] {
+            assert!(error.is_store(), "{error:?}");
+            assert!(!error.is_transient() && !error.is_logged_out(), "{error:?}");
+            assert!(chain(error).contains(f.path.to_str().unwrap()), "{}", chain(error));
+            assert!(chain(error).contains("damaged"), "{}", chain(error));
+        }
+        soon(session.drain()).await;
+        assert_eq!(logouts.all(), []);
+        assert_eq!(fs::read(&f.path).unwrap(), damaged, "the bytes are kept");
+    }
+    assert_eq!(f.server.counters().api_requests, 0);
+    assert_eq!(f.server.counters().token_requests, 0);
+
+    // A login puts it right.
+    let session = f.session();
+    session.log_in(tokens(&f.server.log_in("bob"))).await.unwrap();
+    assert_eq!(f.get(&session).await.unwrap(), 200);
+    assert_eq!(f.names(), ["session"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_while_it_is_in_use_logs_nobody_out_and_spends_nothing() {
+    let f = Files::new();
+    let logouts = Logouts::default();
+    let session = builder(&f.server).store(FileStore::new(&f.path)).on_logout(logouts.hook());
+    let session = session.build().unwrap();
+    session.log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    let whole = fs::read(&f.path).unwrap();
+    fs::write(&f.path, "{").unwrap();
+    f.server.expire_access_tokens();
+    let error = f.get(&session).await.unwrap_err();
+    assert!(found(&error).is_store(), "{error:?}");
+    assert!(!found(&error).is_logged_out());
+    assert_eq!(f.server.counters().token_requests, 0);
+    // Put back by hand, perhaps from a backup.
+    fs::write(&f.path, whole).unwrap();
+    wait_out(found(&error).retry_after()).await;
+    assert_eq!(f.get(&session).await.unwrap(), 200);
+    assert_eq!(f.server.counters().token_requests, 1);
+    soon(session.drain()).await;
+    assert_eq!(logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_left_alone_and_told() {
+    let f = Files::new();
+    let newer = r#"{"version":99,"what":"only the future knows"}"#;
+    fs::create_dir_all(f.path.parent().unwrap()).unwrap();
+    fs::write(&f.path, newer).unwrap();
+    let session = f.session();
+    let asked = soon(session.is_logged_in()).await.unwrap_err();
+    let requested = f.get(&session).await.unwrap_err();
+    for error in [&asked, found(&requested)] {
+        assert!(error.is_configuration(), "{error:?}");
+        assert!(!error.is_transient() && !error.is_logged_out(), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(f.path.to_str().unwrap()) && text.contains("99"), "{text}");
+        assert!(text.contains("newer") && text.contains("update"), "{text}");
+    }
+    // Nor does a login write over it.
+    let error = soon(session.log_in(tokens(&f.server.log_in("alice")))).await.unwrap_err();
+    assert!(error.is_configuration() && error.tokens().is_some(), "{error:?}");
+    drop(session);
+    assert_eq!(fs::read_to_string(&f.path).unwrap(), newer);
+    assert_eq!(f.server.counters().token_requests, 0);
+}
+
+#[tokio::test]
+async fn the_record_of_another_endpoint_or_client_is_told_and_nothing_is_sent() {
+    let f = Files::new();
+    let elsewhere = MockServer::start();
+    f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
+    f.server.expire_access_tokens();
+    let before = fs::read(&f.path).unwrap();
+    for endpoint in [
+        OAuth2Endpoint::new(elsewhere.token_url(), "test"),
+        OAuth2Endpoint::new(f.server.token_url(), "another-client"),
+    ] {
+        let session = Session::builder("test", endpoint)
+            .origin(f.server.origin())
+            .store(FileStore::new(&f.path))
+            .build()
+            .unwrap();
+        let asked = soon(session.is_logged_in()).await.unwrap_err();
+        let requested = f.get(&session).await.unwrap_err();
+        for error in [&asked, found(&requested)] {
+            assert!(error.is_configuration(), "{error:?}");
+            assert!(!error.is_transient() && !error.is_logged_out(), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(f.path.to_str().unwrap()), "{text}");
+            // Whose it is.
+            assert!(text.contains(&format!("{} test", f.server.token_url())), "{text}");
+        }
+    }
+    assert_eq!(fs::read(&f.path).unwrap(), before);
+    for server in [&f.server, &elsewhere] {
+        assert_eq!(server.counters().api_requests, 0);
+        assert_eq!(server.counters().token_requests, 0);
+    }
+}
+
+// A store that fails after the exchange.
+
+#[tokio::test]
+async fn tokens_that_cannot_be_saved_are_in_use_and_saved_when_the_store_recovers() {
+    let server = MockServer::start();
+    let memory = MemoryStore::new();
+    let saves = Arc::new(AtomicUsize::new(0));
+    let store = AskingStore {
+        memory: memory.clone(),
+        ask: {
+            let saves = Arc::clone(&saves);
+            // The login's own, then two that fail.
+            move |call| match call {
+                Call::Save if [1, 2].contains(&saves.fetch_add(1, Ordering::SeqCst)) => {
+                    Err(StoreError::unavailable("the disk is full"))
+                }
+                _ => Ok(()),
+            }
+        },
+    };
+    let logouts = Logouts::default();
+    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
+    let issued = server.log_in("alice");
+    session.log_in(tokens(&issued)).await.unwrap();
+    let before = memory.load().unwrap().unwrap();
+    let mut events = session.events();
+    server.expire_access_tokens();
+    let client = client(&session);
+    let get = || async { soon(client.get(server.api_url("x")).send()).await.unwrap().status() };
+    assert_eq!(get().await, 200);
+    let Some(Event::PersistFailed(error)) = soon(events.next()).await else {
+        panic!("the program was not told");
+    };
+    assert!(error.is_store() && error.is_transient());
+    assert!(chain(&error).contains("the disk is full"));
+
+    // The old record is still there, and the new tokens are in use all the same.
+    assert_eq!(memory.load().unwrap().unwrap().as_bytes(), before.as_bytes());
+    assert_eq!(get().await, 200);
+    assert_eq!(server.counters().refreshes, 1);
+    assert!(matches!(soon(events.next()).await, Some(Event::Refreshed)));
+    assert!(matches!(soon(events.next()).await, Some(Event::Persisted)));
+    assert_eq!(saves.load(Ordering::SeqCst), 4);
+    let current = server.current_refresh_token(issued.family).unwrap();
+    let stored = String::from_utf8(memory.load().unwrap().unwrap().as_bytes().to_vec()).unwrap();
+    assert!(stored.contains(&current));
+
+    // The next refresh goes on from there.
+    server.expire_access_tokens();
+    assert_eq!(get().await, 200);
+    assert_eq!(refresh_tokens_sent(&server), [issued.refresh_token, current]);
+    assert_eq!(server.counters().reuses, 0);
+    soon(session.drain()).await;
+    assert_eq!(logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_wanted_while_tokens_are_unsaved_waits_and_never_sends_the_spent_one() {
+    let server = MockServer::start();
+    let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
+    let (failed, mut failures) = watch::channel(0);
+    let store = AskingStore {
+        memory: memory.clone(),
+        ask: {
+            let broken = Arc::clone(&broken);
+            move |call| match call {
+                Call::Save if broken.load(Ordering::SeqCst) => {
+                    failed.send_modify(|count| *count += 1);
+                    Err(StoreError::locked("the store is locked"))
+                }
+                _ => Ok(()),
+            }
+        },
+    };
+    let session = builder(&server).store(store).build().unwrap();
+    let issued = server.log_in("alice");
+    session.log_in(tokens(&issued)).await.unwrap();
+    let mut events = session.events();
+    broken.store(true, Ordering::SeqCst);
+    server.expire_access_tokens();
+    let client = client(&session);
+    let get = || client.get(server.api_url("x")).send();
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    assert!(matches!(soon(events.next()).await, Some(Event::PersistFailed(_))));
+    let unsaved = server.current_refresh_token(issued.family).unwrap();
+
+    // Not while the store is broken.
+    server.expire_access_tokens();
+    let hold = server.hold_answers(Route::Api);
+    let waiting = tokio::spawn(get());
+    hold.arrived(1).await;
+    hold.release();
+    let before = *failures.borrow();
+    soon(failures.wait_for(|count| *count >= before + 2)).await.unwrap();
+    assert!(!waiting.is_finished());
+    assert_eq!(server.counters().token_requests, 1);
+
+    broken.store(false, Ordering::SeqCst);
+    assert_eq!(soon(waiting).await.unwrap().unwrap().status(), 200);
+    assert_eq!(refresh_tokens_sent(&server), [issued.refresh_token, unsaved]);
+    assert_eq!(server.counters().reuses, 0);
+    assert!(server.family_alive(issued.family));
+}
+
+#[tokio::test]
+async fn a_logout_while_tokens_are_unsaved_ends_the_saving() {
+    let server = MockServer::start();
+    let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
+    let store = AskingStore {
+        memory: memory.clone(),
+        ask: {
+            let broken = Arc::clone(&broken);
+            move |call| match call {
+                Call::Save if broken.load(Ordering::SeqCst) => {
+                    Err(StoreError::unavailable("the disk is full"))
+                }
+                _ => Ok(()),
+            }
+        },
+    };
+    let session = builder(&server).store(store).build().unwrap();
+    let issued = server.log_in("alice");
+    session.log_in(tokens(&issued)).await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    server.expire_access_tokens();
+    let request = client(&session).get(server.api_url("x")).send();
+    assert_eq!(soon(request).await.unwrap().status(), 200);
+    soon(session.log_out()).await.unwrap();
+    assert!(memory.load().unwrap().is_none());
+    assert!(!session.is_logged_in().await.unwrap());
+    assert!(!server.family_alive(issued.family));
+    // The store is free for the next login.
+    broken.store(false, Ordering::SeqCst);
+    soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap();
+    assert!(memory.load().unwrap().is_some());
+}
+
+// A store that can't be read.
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_for_now_logs_nobody_out_and_sends_nothing() {
+    let server = MockServer::start();
+    let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
+    let store = AskingStore {
+        memory,
+        ask: {
+            let broken = Arc::clone(&broken);
+            move |call| match call {
+                Call::Load if broken.load(Ordering::SeqCst) => {
+                    Err(StoreError::locked("unlock it first"))
+                }
+                _ => Ok(()),
+            }
+        },
+    };
+    let logouts = Logouts::default();
+    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    server.expire_access_tokens();
+    let client = client(&session);
+    let get = || client.get(server.api_url("x")).send();
+    let error = soon(get()).await.unwrap_err();
+    let error = found(&error);
+    assert!(error.is_store() && error.is_transient() && !error.is_logged_out(), "{error:?}");
+    assert!(chain(error).contains("unlock it first"));
+    assert_eq!(server.counters().token_requests, 0);
+
+    broken.store(false, Ordering::SeqCst);
+    wait_out(error.retry_after()).await;
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    assert_eq!(server.counters().token_requests, 1);
+    soon(session.drain()).await;
+    assert_eq!(logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks_no_exit() {
+    let server = MockServer::start();
+    let turnstile = Turnstile::default();
+    let store = AskingStore {
+        memory: MemoryStore::new(),
+        ask: {
+            let turnstile = turnstile.clone();
+            move |_| {
+                turnstile.pass();
+                Ok(())
+            }
+        },
+    };
+    let session = builder(&server).store(store).build().unwrap();
+    let started = Instant::now();
+    let asked = async { session.is_logged_in().await.unwrap_err() };
+    let requested = async { client(&session).get(server.api_url("x")).send().await.unwrap_err() };
+    let (asked, requested) = soon(async { tokio::join!(asked, requested) }).await;
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
+    for error in [&asked, found(&requested)] {
+        assert!(error.is_store() && error.is_transient(), "{error:?}");
+        assert!(!error.is_logged_out(), "{error:?}");
+        assert!(chain(error).contains("the store of the test"), "{}", chain(error));
+    }
+    // One call is under way, and no second one was begun behind it.
+    let started = Instant::now();
+    soon(session.drain()).await;
+    drop(session);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(1), "the end of the program waits for {took:?}");
+    turnstile.open();
+    assert_eq!(server.counters().api_requests, 0);
+}
+
+#[tokio::test]
+async fn a_login_into_a_store_that_hangs_gives_its_tokens_back() {
+    let server = MockServer::start();
+    let memory = MemoryStore::new();
+    let turnstile = Turnstile::default();
+    let store = AskingStore {
+        memory: memory.clone(),
+        ask: {
+            let turnstile = turnstile.clone();
+            move |_| {
+                turnstile.pass();
+                Ok(())
+            }
+        },
+    };
+    let session = builder(&server).store(store).build().unwrap();
+    let error = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
+    assert!(error.is_store() && error.is_transient() && error.tokens().is_some(), "{error:?}");
+    // It answers again: a second try works.
+    turnstile.open();
+    let tokens = error.tokens().unwrap().clone();
+    soon(session.log_in(tokens)).await.unwrap();
+    let request = client(&session).get(server.api_url("x")).send();
+    assert_eq!(soon(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_store_that_panics_is_a_transient_error_and_works_when_it_stops() {
+    let server = MockServer::start();
+    let broken = Arc::new(AtomicBool::new(true));
+    let store = AskingStore {
+        memory: MemoryStore::new(),
+        ask: {
+            let broken = Arc::clone(&broken);
+            move |_| {
+                assert!(!broken.load(Ordering::SeqCst), "the store's own trouble");
+                Ok(())
+            }
+        },
+    };
+    let session = builder(&server).store(store).build().unwrap();
+    let login = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
+    assert!(login.tokens().is_some());
+    let request = client(&session).get(server.api_url("x")).send();
+    let requested = soon(request).await.unwrap_err();
+    let asked = soon(session.is_logged_in()).await.unwrap_err();
+    for error in [&login, found(&requested), &asked] {
+        assert!(error.is_store() && error.is_transient(), "{error:?}");
+        assert!(chain(error).contains("panicked"), "{}", chain(error));
+    }
+    broken.store(false, Ordering::SeqCst);
+    soon(session.log_in(login.tokens().unwrap().clone())).await.unwrap();
+    let request = client(&session).get(server.api_url("x")).send();
+    assert_eq!(soon(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn invalid_grant_ends_the_session_even_if_the_store_cannot_be_cleared() {
+    let server = MockServer::start();
+    let memory = MemoryStore::new();
+    let store = AskingStore {
+        memory: memory.clone(),
+        ask: |call| match call {
+            Call::Clear => Err(StoreError::unavailable("it is read-only today")),
+            _ => Ok(()),
+        },
+    };
+    let logouts = Logouts::default();
+    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    let fault = Fault::status(400).json(&serde_json::json!({"error": "invalid_grant"}));
+    server.on_next(Route::Token, 1, fault);
+    server.expire_access_tokens();
+    let client = client(&session);
+    for _ in 0..2 {
+        let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
+        assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    }
+    // Its record is still there, and is read again after a second.
+    assert!(memory.load().unwrap().is_some());
+    tokio::time::sleep(Duration::from_millis(1050)).await;
+    let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert_eq!(server.counters().token_requests, 1);
+    soon(session.drain()).await;
+    assert_eq!(logouts.all(), [LogoutReason::Revoked]);
+}
+
+/// A place for a file, whose directory is missing, and a server.
+struct Files {
+    server: MockServer,
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing").join("too").join("session");
+        Self { server: MockServer::start(), directory, path }
+    }
+
+    /// What a start of the program makes.
+    fn session(&self) -> Session {
+        builder(&self.server).store(FileStore::new(&self.path)).build().unwrap()
+    }
+
+    async fn get(&self, session: &Session) -> reqwest_middleware::Result<u16> {
+        let request = client(session).get(self.server.api_url("things")).send();
+        soon(request).await.map(|response| response.status().as_u16())
+    }
+
+    async fn refresh(&self, session: &Session) {
+        let before = self.server.counters().refreshes;
+        self.server.expire_access_tokens();
+        assert_eq!(self.get(session).await.unwrap(), 200);
+        assert_eq!(self.server.counters().refreshes, before + 1);
+    }
+
+    /// What is in the file's directory.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path.parent().unwrap()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// What an error says, with its causes.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut link = error.source();
+    while let Some(cause) = link {
+        text += &format!(": {cause}");
+        link = cause.source();
+    }
+    text
+}
+
+async fn wait_out(cooldown: Option<Duration>) {
+    tokio::time::sleep(cooldown.unwrap_or_default()).await;
+}
