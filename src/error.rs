@@ -21,13 +21,13 @@ use crate::token::TokenResponse;
 pub struct Error {
     inner: Arc<Inner>,
     retry_after: Option<Duration>,
+    tokens: Option<Arc<TokenResponse>>,
     link: Option<Arc<Link>>,
 }
 
 struct Inner {
     kind: Kind,
     source: Option<Source>,
-    tokens: Option<TokenResponse>,
 }
 
 type Source = Box<dyn StdError + Send + Sync>;
@@ -133,7 +133,7 @@ impl Error {
 
     /// The tokens that [`Session::log_in`](crate::Session::log_in) was given and could not keep.
     pub fn tokens(&self) -> Option<&TokenResponse> {
-        self.inner.tokens.as_ref()
+        self.tokens.as_deref()
     }
 
     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
@@ -190,27 +190,14 @@ impl Error {
         self
     }
 
-    /// Only for errors that were just made: what is shared already stays as it is.
     pub(crate) fn with_tokens(mut self, tokens: TokenResponse) -> Self {
-        match Arc::get_mut(&mut self.inner) {
-            Some(inner) => inner.tokens = Some(tokens),
-            None => {
-                self.inner = Arc::new(Inner {
-                    kind: Kind::Internal("the login could not be kept"),
-                    source: Some(self.clone().into()),
-                    tokens: Some(tokens),
-                });
-            }
-        }
+        self.tokens = Some(Arc::new(tokens));
         self
     }
 
     fn new(kind: Kind, source: Option<Source>) -> Self {
-        Self {
-            inner: Arc::new(Inner { kind, source, tokens: None }),
-            retry_after: None,
-            link: None,
-        }
+        let inner = Arc::new(Inner { kind, source });
+        Self { inner, retry_after: None, tokens: None, link: None }
     }
 }
 

@@ -15,9 +15,10 @@ use reqwest_reauth::{
     TokenResponse, TokenStore,
 };
 use support::{
-    AskingStore, Call, Fixture, Logouts, Turnstile, access_tokens_sent, builder, client, found,
-    join_all, refresh_tokens_sent, soon, tokens, tokens_without_expiry,
+    AskingStore, Call, Fixture, Logouts, Turnstile, access_tokens_sent, builder, client, endpoint,
+    found, join_all, refresh_tokens_sent, soon, tokens, tokens_without_expiry,
 };
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -50,16 +51,26 @@ async fn logging_out_clears_the_store_revokes_at_the_server_and_calls_the_hook_o
 
 #[tokio::test]
 async fn logging_out_while_the_server_is_down_logs_out_all_the_same() {
-    let Fixture { server, session, client, store, logouts, .. } = Fixture::new().await;
-    let url = server.api_url("things");
-    drop(server);
+    let (server, store, logouts) = (MockServer::start(), MemoryStore::new(), Logouts::default());
+    // Nobody listens there, and nobody else gets the port.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let revocation = format!("http://{}/revoke", closed.local_addr().unwrap());
+    let session = Session::builder("test", endpoint(&server).revocation_url(revocation))
+        .origin(server.origin())
+        .store(store.clone())
+        .on_logout(logouts.hook())
+        .build()
+        .unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
     assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Failed);
     assert!(!session.is_logged_in().await.unwrap());
     assert!(store.load().unwrap().is_none());
-    let error = soon(client.get(url).send()).await.unwrap_err();
+    let error = soon(client(&session).get(server.api_url("x")).send()).await.unwrap_err();
     assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Requested));
     session.drain().await;
     assert_eq!(logouts.all(), [LogoutReason::Requested]);
+    assert_eq!(server.counters().api_requests, 0);
 }
 
 #[tokio::test]

@@ -2,14 +2,19 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Extensions;
 use mock_server::{ExpiresIn, Fault, MockServer, Route};
-use reqwest::Response;
+use reqwest::{Request, Response};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_reauth::{
     Event, LogoutReason, NotReplayed, RefreshWithheld, SessionBuilder, StepUpRequired,
 };
-use support::{Fixture, access_tokens_sent, found, join_all, soon, statuses, tokens};
+use support::{Fixture, access_tokens_sent, found, join_all, settle, soon, statuses, tokens};
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn the_sixth_refresh_in_thirty_seconds_that_no_expiry_explains_is_withheld() {
@@ -205,6 +210,35 @@ async fn a_thousand_paths_that_always_answer_401_amid_other_traffic_cost_one_ref
     for (n, response) in responses.iter().enumerate() {
         assert_eq!(response.status(), if n % 6 == 0 { 200 } else { 401 });
     }
+    assert_eq!(t.server.counters().token_requests, 1);
+}
+
+/// One refresh, wanted by two new paths: it helps the one, and the other one's replay is still on
+/// its way.
+#[tokio::test]
+async fn a_refresh_that_cured_another_path_is_not_repeated_before_the_replay_has_told() {
+    let t = Fixture::new().await;
+    t.server.refuse_path("/api/always");
+    t.server.expire_access_tokens();
+    let (replay, answer) = (Park::before(1), Park::after(0));
+    let get = |park: &Park, path: &str| {
+        let stack = ClientBuilder::new(reqwest::Client::new()).with(t.session.middleware());
+        let request = stack.with(park.clone()).build().get(t.server.api_url(path));
+        tokio::spawn(async move { request.send().await.unwrap().status() })
+    };
+    let hold = t.server.hold(Route::Token);
+    t.server.barrier(Route::Api, 2);
+    let (always, cured) = (get(&replay, "always"), get(&answer, "cured"));
+    hold.arrived(1).await;
+    // Both want the refresh that is under way now.
+    answer.open.notify_one();
+    settle().await;
+    hold.release();
+    assert_eq!(soon(cured).await.unwrap(), 200);
+    assert_eq!(soon(t.get("always")).await.unwrap(), 401);
+    assert_eq!(t.server.counters().token_requests, 1);
+    replay.open.notify_one();
+    assert_eq!(soon(always).await.unwrap(), 401);
     assert_eq!(t.server.counters().token_requests, 1);
 }
 
@@ -534,6 +568,45 @@ async fn log_in_again(t: &Fixture) {
 async fn send_all(t: &Fixture, paths: Vec<String>) -> Vec<Response> {
     let requests = paths.iter().map(|path| t.client.get(t.server.api_url(path)));
     join_all(requests.map(|request| async move { request.send().await.unwrap() })).await
+}
+
+/// Inside the session's middleware: parks one of a request's sends, or its answer.
+#[derive(Clone)]
+struct Park {
+    send: usize,
+    answer: bool,
+    sends: Arc<AtomicUsize>,
+    open: Arc<Notify>,
+}
+
+impl Park {
+    fn before(send: usize) -> Self {
+        Self { send, answer: false, sends: Arc::default(), open: Arc::default() }
+    }
+
+    fn after(send: usize) -> Self {
+        Self { answer: true, ..Self::before(send) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Middleware for Park {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let parked = self.sends.fetch_add(1, Ordering::SeqCst) == self.send;
+        if parked && !self.answer {
+            self.open.notified().await;
+        }
+        let response = next.run(request, extensions).await;
+        if parked && self.answer {
+            self.open.notified().await;
+        }
+        response
+    }
 }
 
 fn withheld(response: &Response) -> Option<Duration> {
