@@ -230,10 +230,12 @@ async fn a_refresh_that_cured_another_path_is_not_repeated_before_the_replay_has
     t.server.barrier(Route::Api, 2);
     let (always, cured) = (get(&replay, "always"), get(&answer, "cured"));
     hold.arrived(1).await;
-    // Both want the refresh that is under way now.
+    soon(answer.parked.notified()).await;
     answer.open.notify_one();
     settle().await;
+    // Both wait for the refresh now.
     hold.release();
+    soon(replay.parked.notified()).await;
     assert_eq!(soon(cured).await.unwrap(), 200);
     assert_eq!(soon(t.get("always")).await.unwrap(), 401);
     assert_eq!(t.server.counters().token_requests, 1);
@@ -576,12 +578,14 @@ struct Park {
     send: usize,
     answer: bool,
     sends: Arc<AtomicUsize>,
+    parked: Arc<Notify>,
     open: Arc<Notify>,
 }
 
 impl Park {
     fn before(send: usize) -> Self {
-        Self { send, answer: false, sends: Arc::default(), open: Arc::default() }
+        let (sends, parked, open) = Default::default();
+        Self { send, answer: false, sends, parked, open }
     }
 
     fn after(send: usize) -> Self {
@@ -599,10 +603,12 @@ impl Middleware for Park {
     ) -> reqwest_middleware::Result<Response> {
         let parked = self.sends.fetch_add(1, Ordering::SeqCst) == self.send;
         if parked && !self.answer {
+            self.parked.notify_one();
             self.open.notified().await;
         }
         let response = next.run(request, extensions).await;
         if parked && self.answer {
+            self.parked.notify_one();
             self.open.notified().await;
         }
         response
