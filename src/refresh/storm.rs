@@ -55,9 +55,10 @@ impl Place {
 #[derive(Default)]
 struct Memory {
     refusals: Vec<Refusal>,
-    /// The tokens (by epoch and generation) that a refresh was to bring for the sake of a place that
-    /// was never accepted, and that place.
-    trial: Option<(u64, u64, Place)>,
+    /// The tokens (by epoch and generation) that a refresh was to bring for the sake of places that
+    /// were never accepted, and those of these places that have not been since.
+    trial: (u64, u64),
+    on_trial: Vec<Place>,
     /// Where a replay was refused since the login, the latest [`SUSPECTS`] of them.
     suspects: VecDeque<Place>,
     counted: VecDeque<Instant>,
@@ -120,10 +121,8 @@ impl Storm {
                 return Some(refusal.until - now);
             }
             let accepted = place.is_some_and(|place| {
-                let on_trial = memory.trial.is_some_and(|(epoch, generation, of)| {
-                    (epoch, generation) == (tokens.epoch, tokens.generation)
-                        && of.origin == place.origin
-                });
+                let on_trial = memory.trial == (tokens.epoch, tokens.generation)
+                    && memory.on_trial.iter().any(|of| of.origin == place.origin);
                 tokens.accepted_by(place.origin) && !on_trial
             });
             let age = tokens.received.map(|received| now.saturating_duration_since(received));
@@ -148,10 +147,19 @@ impl Storm {
 
     /// A refresh of `refused` is about to be made because of a 401 at `place`.
     pub(crate) fn tries(&self, refused: &Tokens, place: Place) {
-        if !self.path_accepted(place) {
-            self.memory().trial = Some((refused.epoch, refused.generation + 1, place));
-            self.has_doubts.store(true, Ordering::Relaxed);
+        if self.path_accepted(place) {
+            return;
         }
+        let mut memory = self.memory();
+        let trial = (refused.epoch, refused.generation + 1);
+        if memory.trial != trial {
+            memory.trial = trial;
+            memory.on_trial.clear();
+        }
+        if memory.on_trial.len() < SUSPECTS && !memory.on_trial.contains(&place) {
+            memory.on_trial.push(place);
+        }
+        self.has_doubts.store(true, Ordering::Relaxed);
     }
 
     /// A refresh was made because of a 401 on `tokens` at `place`.
@@ -171,8 +179,8 @@ impl Storm {
         if paths.insert(place.path) && self.has_doubts.load(Ordering::Relaxed) {
             let mut memory = self.memory();
             memory.refusals.retain(|refusal| refusal.place != place);
-            memory.trial.take_if(|(_, _, of)| *of == place);
-            let doubts = !memory.refusals.is_empty() || memory.trial.is_some();
+            memory.on_trial.retain(|of| *of != place);
+            let doubts = !memory.refusals.is_empty() || !memory.on_trial.is_empty();
             self.has_doubts.store(doubts, Ordering::Relaxed);
         }
     }
@@ -313,7 +321,7 @@ const REFUSAL_MAX: Duration = Duration::from_secs(5 * 60);
 /// sooner is not believed to.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// Endpoints that go on refusing are few; to forget one costs a few refreshes.
+/// Endpoints that refuse new tokens are few; to forget one costs a few refreshes.
 const SUSPECTS: usize = 64;
 
 /// What a busy program with honest short tokens stays below, and a loop doesn't.
@@ -418,13 +426,15 @@ mod tests {
         assert_eq!(withheld("/bad"), Some(10 * SECOND));
         assert_eq!(withheld("/worse"), Some(10 * SECOND));
         assert_eq!(withheld("/good"), None);
-        // Another trial, and it succeeds.
+        // Another one on the same trial, which succeeds, says nothing of the first.
         storm.tries(&Tokens { generation: 0, ..born(now) }, place("/new"));
         storm.accepted(&new, place("/new"));
-        assert_eq!(withheld("/bad"), None);
+        assert_eq!(withheld("/bad"), Some(10 * SECOND));
+        storm.accepted(&new, place("/bad"));
+        assert_eq!(withheld("/worse"), None);
         let next = Tokens { generation: 2, ..born(now) };
         storm.accepted(&next, place("/good"));
-        assert_eq!(storm.withheld_at(now.mono, &next, Some(place("/bad"))), None);
+        assert_eq!(storm.withheld_at(now.mono, &next, Some(place("/worse"))), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::session::logout::Farewells;
 use crate::session::state::{Phase, State};
 use crate::session::thread::SessionThread;
 use crate::store::{Pin, StoreThread};
-use crate::token::{Freshness, Moment, Tokens};
+use crate::token::{Freshness, LoginId, Moment, Tokens};
 
 pub(crate) struct Core {
     pub(crate) service: String,
@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) events: broadcast::Sender<Event>,
     /// How often the user has logged out: a login that was under way then must not win.
     pub(crate) logouts: AtomicU64,
+    /// The login that is being stored: whoever reads it back must not take it for somebody else's.
+    pub(crate) logging_in: Mutex<Option<LoginId>>,
     pub(crate) farewells: Mutex<Farewells>,
     /// Wakes a transaction that waits for a store that fails.
     pub(crate) logged_out: Notify,

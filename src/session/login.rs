@@ -1,7 +1,7 @@
 //! The beginning of a session.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
@@ -19,7 +19,9 @@ impl Core {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         let mut locked = Locked::wait(self, LOCK_WAIT).await?;
+        self.set_logging_in(Some(login.clone()));
         let result = self.log_in_locked(&mut locked, logouts, &response, &login, received).await;
+        self.set_logging_in(None);
         locked.leave(self).await;
         result
     }
@@ -60,6 +62,10 @@ impl Core {
                 return Ok(());
             }
         }
+    }
+
+    fn set_logging_in(&self, login: Option<LoginId>) {
+        *self.logging_in.lock().unwrap_or_else(PoisonError::into_inner) = login;
     }
 
     /// What a login writes over. Only what a newer version of the program wrote is left alone:

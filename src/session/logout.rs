@@ -149,7 +149,12 @@ impl Core {
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             Ok(tokens) => {
-                let Some(farewell) = due.iter_mut().find(|f| f.over.covers(&tokens)) else {
+                // One that names the login knows best what is to become of it.
+                let named = |farewell: &Farewell| matches!(farewell.over, Over::Login(_));
+                let mut covering: Vec<_> =
+                    due.iter_mut().filter(|farewell| farewell.over.covers(&tokens)).collect();
+                covering.sort_by_key(|farewell| !named(farewell));
+                let Some(farewell) = covering.first_mut() else {
                     return Ok(());
                 };
                 farewell.bring(&tokens);
