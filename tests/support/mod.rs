@@ -1,6 +1,8 @@
 //! What the tests share: a session at a mock server, and requests through it.
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub mod steps;
+
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 

@@ -1,0 +1,96 @@
+//! Other programs with the same store.
+
+mod support;
+
+use mock_server::MockServer;
+use reqwest_reauth::{LogoutReason, MemoryStore, Revocation};
+use support::steps::{after_a_second, names, user};
+use support::{Fixture, Logouts, access_tokens_sent, builder, client, found, soon, tokens};
+
+#[tokio::test]
+async fn a_login_made_elsewhere_is_picked_up_within_about_a_second_and_is_no_logout() {
+    let (server, store, logouts) = (MockServer::start(), MemoryStore::new(), Logouts::default());
+    let running = builder(&server).store(store.clone()).on_logout(logouts.hook()).build().unwrap();
+    let mut events = running.events();
+    let error = soon(client(&running).get(server.api_url("x")).send()).await.unwrap_err();
+    assert!(found(&error).is_logged_out());
+
+    let other = builder(&server).store(store).build().unwrap();
+    other.log_in(tokens(&server.log_in("bob"))).await.unwrap();
+    after_a_second().await;
+    assert_eq!(user(&running, &server).await, "bob");
+    assert!(running.is_logged_in().await.unwrap());
+    assert_eq!(server.counters().token_requests, 0);
+    running.drain().await;
+    assert_eq!(logouts.all(), [], "nobody was logged out");
+    assert_eq!(names(&mut events), ["logged in"]);
+}
+
+#[tokio::test]
+async fn a_login_made_elsewhere_after_a_logout_here_is_picked_up() {
+    let t = Fixture::new().await;
+    soon(t.session.log_out()).await.unwrap();
+    let mut events = t.session.events();
+    let other = builder(&t.server).store(t.store.clone()).build().unwrap();
+    other.log_in(tokens(&t.server.log_in("bob"))).await.unwrap();
+    after_a_second().await;
+    assert_eq!(user(&t.session, &t.server).await, "bob");
+    t.session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::Requested]);
+    assert_eq!(names(&mut events), ["logged in"]);
+}
+
+#[tokio::test]
+async fn a_login_made_elsewhere_in_place_of_ours_ends_ours_at_its_401_and_serves_later_requests() {
+    let t = Fixture::new().await;
+    let mut events = t.session.events();
+    let other = builder(&t.server).store(t.store.clone()).build().unwrap();
+    let bob = t.server.log_in("bob");
+    other.log_in(tokens(&bob)).await.unwrap();
+    t.server.revoke_family(t.issued.family);
+    // It started as alice's.
+    let error = soon(t.get("things")).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::LoggedOutElsewhere));
+    assert_eq!(user(&t.session, &t.server).await, "bob");
+    assert_eq!(
+        access_tokens_sent(&t.server),
+        [t.issued.access_token.as_str(), bob.access_token.as_str()]
+    );
+    assert_eq!(t.server.counters().token_requests, 0);
+    t.session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::LoggedOutElsewhere]);
+    assert_eq!(names(&mut events), ["logged out", "logged in"]);
+}
+
+#[tokio::test]
+async fn a_logout_made_elsewhere_is_found_at_the_401() {
+    let t = Fixture::new().await;
+    let mut events = t.session.events();
+    let other = builder(&t.server).store(t.store.clone()).build().unwrap();
+    assert!(other.is_logged_in().await.unwrap());
+    assert_eq!(soon(other.log_out()).await.unwrap(), Revocation::Revoked);
+    let error = soon(t.get("things")).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::LoggedOutElsewhere));
+    assert!(!t.session.is_logged_in().await.unwrap());
+    assert_eq!(t.server.counters().api_requests, 1);
+    assert_eq!(t.server.counters().token_requests, 0);
+    t.session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::LoggedOutElsewhere]);
+    assert_eq!(names(&mut events), ["logged out"]);
+}
+
+#[tokio::test]
+async fn tokens_refreshed_elsewhere_are_adopted_without_a_refresh() {
+    let t = Fixture::new().await;
+    let other = builder(&t.server).store(t.store.clone()).build().unwrap();
+    t.server.expire_access_tokens();
+    assert_eq!(user(&other, &t.server).await, "alice");
+    assert_eq!(t.server.counters().refreshes, 1);
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!(counters.token_requests, 1);
+    assert_eq!(counters.reuses, 0);
+    let here = t.session.access_token().await.unwrap();
+    assert_eq!(here.secret(), other.access_token().await.unwrap().secret());
+    assert_eq!(t.session.status().await.unwrap().refreshes(), 1);
+}
