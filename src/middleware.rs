@@ -64,20 +64,41 @@ impl ReauthMiddleware {
         headers.insert(header::AUTHORIZATION, tokens.header.clone());
     }
 
-    /// Whether this is a 401 on the token that the request carried. What shows the token to be
-    /// accepted is noted.
-    fn is_refusal(&self, response: &Response, tokens: &Tokens, place: Place) -> bool {
+    /// Whether this is a 401 on the token that the request carried, which a new one may cure.
+    /// What shows the token to be accepted is noted.
+    fn judge(&self, response: Response, tokens: &Tokens, place: Place) -> Verdict {
         let core = self.session.core();
         // A redirect to elsewhere has left the token behind: what is said there is not about it.
         if !core.origins[place.origin].covers(response.url()) {
-            return false;
+            return Verdict::Answer(response);
         }
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             core.storm.accepted(tokens, place);
         }
-        status == StatusCode::UNAUTHORIZED
+        if status != StatusCode::UNAUTHORIZED {
+            return Verdict::Answer(response);
+        }
+        match challenge::read(response.headers()) {
+            Challenge::Refresh => Verdict::Refused(response),
+            Challenge::Final => Verdict::Answer(response),
+            Challenge::StepUp(step_up) => {
+                // The token is good; it is the login that is too weak.
+                core.storm.accepted(tokens, place);
+                core.emit(Event::StepUpRequired);
+                Verdict::Answer(marked(response, StepUpRequired(step_up)))
+            }
+        }
     }
+}
+
+/// What a response is to the session.
+#[must_use]
+enum Verdict {
+    /// The caller's, as it is.
+    Answer(Response),
+    /// A refusal of the token.
+    Refused(Response),
 }
 
 #[async_trait]
@@ -99,36 +120,32 @@ impl Middleware for ReauthMiddleware {
         self.attach(&mut request, &tokens);
         patience.apply_to(&mut request);
         let response = next.clone().run(request, extensions).await?;
-        if !self.is_refusal(&response, &tokens, place) {
-            return Ok(response);
-        }
+        let refused = match self.judge(response, &tokens, place) {
+            Verdict::Answer(response) => return Ok(response),
+            Verdict::Refused(response) => response,
+        };
 
-        match challenge::read(response.headers()) {
-            Challenge::Refresh => {}
-            Challenge::Final => return Ok(response),
-            Challenge::StepUp(step_up) => {
-                core.emit(Event::StepUpRequired);
-                return Ok(marked(response, StepUpRequired(step_up)));
-            }
-        }
         let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
             Recovery::Replay(fresh) => fresh,
-            Recovery::Withheld(wait) => return Ok(marked(response, RefreshWithheld(wait))),
-            Recovery::LoginRequired => return Ok(marked(response, LoginRequired)),
+            Recovery::Withheld(wait) => return Ok(marked(refused, RefreshWithheld(wait))),
+            Recovery::LoginRequired => return Ok(marked(refused, LoginRequired)),
         };
-
         let Some(mut replay) = spare.map(Spare::into_request) else {
-            return Ok(marked(response, NotReplayed));
+            return Ok(marked(refused, NotReplayed));
         };
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
-        drop(response);
+        drop(refused);
+
         self.attach(&mut replay, &fresh);
         patience.apply_to(&mut replay);
         let response = next.run(replay, extensions).await?;
-        if self.is_refusal(&response, &fresh, place) {
-            core.storm.refused_at(Instant::now(), &fresh, place);
+        match self.judge(response, &fresh, place) {
+            Verdict::Answer(response) => Ok(response),
+            Verdict::Refused(response) => {
+                core.storm.refused_at(Instant::now(), &fresh, place);
+                Ok(response)
+            }
         }
-        Ok(response)
     }
 }
 

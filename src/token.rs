@@ -149,6 +149,8 @@ fn leeway(lifetime: Duration) -> Duration {
 pub(crate) enum Birth {
     Login,
     Refresh,
+    /// The first reading of the store: who knows where they were accepted before that.
+    Loaded,
     /// A refresh whose first answer was lost: the server may have spent what it gave us.
     ReplayedRefresh,
 }

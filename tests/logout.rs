@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mock_server::{Fault, MockServer, Route, What};
 use reqwest_reauth::{
-    LoginRequired, LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, StoreError,
-    TokenResponse, TokenStore,
+    LoginRequired, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Revocation, Session,
+    StoreError, TokenResponse, TokenStore,
 };
 use support::steps::{
     after_a_second, first_steps, get, history, json, log_in, log_out, name, names, parking, user,
@@ -597,4 +597,39 @@ async fn a_session_without_a_refresh_token_is_logged_out_with_nothing_to_revoke(
     assert_eq!(soon(t.session.log_out()).await.unwrap(), Revocation::Nothing);
     assert!(t.record().is_none());
     assert!(t.server.requests(Route::Revoke).is_empty());
+}
+
+#[tokio::test]
+async fn a_session_whose_tokens_were_received_in_the_future_is_logged_out_before_it_is_read() {
+    let t = Fixture::new().await;
+    let mut record: serde_json::Value = serde_json::from_slice(&t.record().unwrap()).unwrap();
+    for time in ["received_at", "expires_at"] {
+        // The clock was set back by an hour since.
+        record[time] = (record[time].as_u64().unwrap() + 3_600_000).into();
+    }
+    let store = MemoryStore::new();
+    store.save(&Record::from_bytes(record.to_string().as_bytes())).unwrap();
+    let session = builder(&t.server).store(store.clone()).build().unwrap();
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Revoked);
+    assert!(store.load().unwrap().is_none());
+    assert!(!session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_logout_whose_clear_fails_is_told_and_revoked_once_however_often_it_is_tried() {
+    let t = Fixture::new().await;
+    let logouts = Logouts::default();
+    let ask = |call| match call {
+        Call::Clear => Err(StoreError::unavailable("the test does not let it")),
+        _ => Ok(()),
+    };
+    let store = AskingStore { memory: t.store.clone(), ask };
+    let session = builder(&t.server).store(store).on_logout(logouts.hook()).build().unwrap();
+    for _ in 0..2 {
+        assert!(soon(session.log_out()).await.unwrap_err().is_store());
+    }
+    session.drain().await;
+    assert_eq!(logouts.all(), [LogoutReason::Requested]);
+    assert_eq!(t.server.requests(Route::Revoke).len(), 1);
+    assert!(!session.is_logged_in().await.unwrap());
 }

@@ -13,7 +13,9 @@ use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_reauth::{
     Event, LogoutReason, NotReplayed, RefreshWithheld, SessionBuilder, StepUpRequired,
 };
-use support::{Fixture, access_tokens_sent, found, join_all, settle, soon, statuses, tokens};
+use support::{
+    Fixture, access_tokens_sent, builder, client, found, join_all, settle, soon, statuses, tokens,
+};
 use tokio::sync::Notify;
 
 #[tokio::test]
@@ -549,6 +551,67 @@ async fn a_step_up_challenge_comes_back_with_what_it_asks_for() {
     assert_eq!(t.server.counters().token_requests, 0);
     assert_eq!(t.server.counters().api_requests, 2);
     assert!(t.session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_new_program_refreshes_a_young_token_that_the_server_has_forgotten() {
+    let t = Fixture::new().await;
+    t.server.expire_access_tokens();
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    t.server.expire_access_tokens();
+    // It can't know where the token was accepted before it started.
+    let session = builder(&t.server).store(t.store.clone()).build().unwrap();
+    let request = client(&session).get(t.server.api_url("things"));
+    assert_eq!(soon(request.send()).await.unwrap().status(), 200);
+    assert_eq!(t.server.counters().refreshes, 2);
+}
+
+#[tokio::test]
+async fn ids_in_paths_are_refreshed_though_another_endpoint_always_answers_401() {
+    let server = MockServer::builder().expires_in(ExpiresIn::Absent).start().unwrap();
+    let t = Fixture::at(server).await;
+    t.server.refuse_path("/api/admin");
+    assert_eq!(soon(t.get("admin")).await.unwrap(), 401);
+    for n in 0..10 {
+        assert_eq!(soon(t.get(&format!("items/{n}"))).await.unwrap(), 200);
+    }
+    t.server.expire_access_tokens();
+    // Paths that were never accepted, of an origin that has accepted the token.
+    for n in 10..60 {
+        assert_eq!(soon(t.get(&format!("items/{n}"))).await.unwrap(), 200);
+    }
+    assert_eq!(t.server.counters().refreshes, 2);
+    assert!(withheld(&soon(t.send("admin")).await.unwrap()).is_some());
+}
+
+#[tokio::test]
+async fn a_401_on_a_token_that_ended_on_the_way_is_not_withheld() {
+    let server = MockServer::builder().access_ttl(Duration::from_secs(2)).start().unwrap();
+    let t = Fixture::at(server).await;
+    t.server.refuse_path("/api/admin");
+    assert_eq!(soon(t.get("admin")).await.unwrap(), 401);
+    let held = t.server.hold(Route::Api);
+    let upload = tokio::spawn(t.client.post(t.server.api_url("upload")).body("x").send());
+    held.arrived(1).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    held.release();
+    assert_eq!(soon(upload).await.unwrap().unwrap().status(), 200);
+    assert_eq!(t.server.counters().refreshes, 2);
+}
+
+#[tokio::test]
+async fn a_step_up_challenge_to_the_replay_is_marked_and_holds_nothing_back() {
+    let t = Fixture::new().await;
+    let mut events = t.session.events();
+    t.server.expire_access_tokens();
+    let response = soon(t.send("step-up")).await.unwrap();
+    assert_eq!(response.status(), 401);
+    let step_up = response.extensions().get::<StepUpRequired>().unwrap();
+    assert_eq!(step_up.acr_values(), Some("high"));
+    assert!(matches!(events.next().await, Some(Event::Refreshed)));
+    assert!(matches!(events.next().await, Some(Event::StepUpRequired)));
+    t.server.expire_access_tokens();
+    assert_eq!(soon(t.get("never-before")).await.unwrap(), 200);
 }
 
 /// Five refreshes because of 401s on tokens that should have been good.

@@ -17,6 +17,7 @@ use crate::refresh::mark::Mark;
 use crate::refresh::{client, within};
 use crate::session::{Core, Entered};
 use crate::store::{LateWrite, Record, StoreError, TokenStore};
+use crate::token::LoginId;
 
 /// What only one transaction at a time may touch: a refresh, a login or a logout.
 #[derive(Debug, Default)]
@@ -31,14 +32,19 @@ pub(crate) struct Locked {
     /// While this is set, the end of the program waits.
     entered: Option<Entered>,
     late: Option<(LateWrite, Undo)>,
+    /// What logouts had left to do was tried under these locks.
+    pub(crate) settled: bool,
 }
 
 /// What to do about a write that lands after it was given up.
 #[derive(Debug)]
 pub(crate) enum Undo {
     Nothing,
-    /// Put back what was there before.
-    Restore(Option<Record>),
+    /// It is a login that was given back: put back what was there before.
+    Restore {
+        login: LoginId,
+        before: Option<Record>,
+    },
 }
 
 impl Locked {
@@ -48,7 +54,7 @@ impl Locked {
         let gate = within(limit, Arc::clone(&core.gate).lock_owned()).await;
         let gate = gate.ok_or_else(|| core.trouble().unwrap_or_else(Error::busy))?;
         let process = core.lock.acquire().await?;
-        Ok(Self { gate, _process: process, entered: None, late: None })
+        Ok(Self { gate, _process: process, entered: None, late: None, settled: false })
     }
 
     /// From here on until the locks are left, the end of the program waits.
@@ -94,12 +100,19 @@ impl Locked {
     pub(crate) fn leave(mut self, core: &Arc<Core>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let core = Arc::clone(core);
         Box::pin(async move {
-            // What fails here stays due for the next one who gets the locks.
-            let _ = core.settle(&mut self).await;
             let Some((late, undo)) = self.late.take() else {
+                if !self.settled {
+                    // What fails here stays due for the next one who gets the locks.
+                    let _ = core.settle(&mut self).await;
+                }
+                if self.late.is_some() {
+                    return self.leave(&core).await;
+                }
                 core.set_trouble(None);
                 return;
             };
+            // Nothing is settled before that is over: it may bring back what would be cleared.
+            self.settled = false;
             if self.entered.is_none() {
                 self.entered = core.thread.enter();
             }
@@ -108,13 +121,15 @@ impl Locked {
             // Where no thread can be had, the session is closing.
             let _ = core.thread.spawn(async move {
                 if late.landed().await
-                    && let Undo::Restore(before) = undo
+                    && let Undo::Restore { login, before } = undo
                 {
                     let restore = move |store: &dyn TokenStore| match before {
                         Some(record) => store.save(&record),
                         None => store.clear(),
                     };
-                    let _ = self.write(&goes_on, Undo::Nothing, restore).await;
+                    if self.write(&goes_on, Undo::Nothing, restore).await.is_err() {
+                        goes_on.never_began(login);
+                    }
                 }
                 self.leave(&goes_on).await;
             });

@@ -12,9 +12,11 @@
 //!    doubling to 60 s, with full jitter.
 //!
 //! A path that was accepted is exempt from the first two: some tokens live two seconds and don't
-//! say so.
+//! say so. A token whose known lifetime is over is exempt from the first three. Under the first
+//! rule, one 401 for each token is believed at other paths of an origin that had accepted it: the
+//! paths of an API with ids in them are never the same.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,7 +36,7 @@ pub(crate) struct Storm {
 
 /// Where a request went: the number of its origin in the session's list, and a hash of its method
 /// and path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) origin: usize,
     pub(crate) path: u64,
@@ -58,14 +60,30 @@ struct Memory {
     /// The tokens (by epoch and generation) that a refresh was to bring for the sake of places that
     /// were never accepted, and those of these places that have not been since.
     trial: (u64, u64),
-    on_trial: Vec<Place>,
-    /// Where a replay was refused since the login, the latest [`SUSPECTS`] of them.
-    suspects: VecDeque<Place>,
+    on_trial: HashSet<Place>,
+    /// The tokens that were refreshed although a refusal was remembered.
+    probed: Option<(u64, u64)>,
+    /// Where a replay was refused since the login, [`SUSPECTS`] at most.
+    suspects: HashSet<Place>,
     counted: VecDeque<Instant>,
     cooldown: Option<Cooldown>,
 }
 
 impl Memory {
+    /// Until when 401s at `origin` lead to no refresh, where a new token was refused.
+    fn refusal_at(&self, now: Instant, origin: usize) -> Option<Instant> {
+        let refusal = self.refusals.iter().find(|refusal| refusal.place.origin == origin)?;
+        (now < refusal.until).then_some(refusal.until)
+    }
+
+    /// Whether a 401 may tell of the token's end all the same: the origin has accepted it, and
+    /// the place has refused no new one. Once for each token.
+    fn may_probe(&self, tokens: &Tokens, place: Place) -> bool {
+        tokens.accepted_by(place.origin)
+            && self.probed != Some((tokens.epoch, tokens.generation))
+            && !self.suspects.contains(&place)
+    }
+
     /// Whether a refresh because of a 401 on `tokens` counts: no expiry explains it.
     fn counts_at(&self, now: Instant, tokens: &Tokens, place: Option<Place>) -> bool {
         match (&tokens.expiry, place) {
@@ -114,11 +132,10 @@ impl Storm {
         let place_accepted = place.is_some_and(|place| self.path_accepted(place));
         if !place_accepted {
             if let Some(place) = place
-                && let Some(refusal) =
-                    memory.refusals.iter().find(|r| r.place.origin == place.origin)
-                && now < refusal.until
+                && let Some(until) = memory.refusal_at(now, place.origin)
+                && !memory.may_probe(tokens, place)
             {
-                return Some(refusal.until - now);
+                return Some(until - now);
             }
             let accepted = place.is_some_and(|place| {
                 let on_trial = memory.trial == (tokens.epoch, tokens.generation)
@@ -156,10 +173,24 @@ impl Storm {
             memory.trial = trial;
             memory.on_trial.clear();
         }
-        if memory.on_trial.len() < SUSPECTS && !memory.on_trial.contains(&place) {
-            memory.on_trial.push(place);
+        if memory.on_trial.len() < SUSPECTS {
+            memory.on_trial.insert(place);
         }
         self.has_doubts.store(true, Ordering::Relaxed);
+        if self.path_accepted(place) {
+            // Just now, when there was no doubt yet to be removed.
+            memory.on_trial.remove(&place);
+        }
+    }
+
+    /// A refresh of `refused` begins, because of a 401 at `place`.
+    pub(crate) fn refreshes_at(&self, now: Instant, refused: &Tokens, place: Option<Place>) {
+        let mut memory = self.memory();
+        if let Some(place) = place
+            && memory.refusal_at(now, place.origin).is_some()
+        {
+            memory.probed = Some((refused.epoch, refused.generation));
+        }
     }
 
     /// A refresh was made because of a 401 on `tokens` at `place`.
@@ -179,7 +210,7 @@ impl Storm {
         if paths.insert(place.path) && self.has_doubts.load(Ordering::Relaxed) {
             let mut memory = self.memory();
             memory.refusals.retain(|refusal| refusal.place != place);
-            memory.on_trial.retain(|of| *of != place);
+            memory.on_trial.remove(&place);
             let doubts = !memory.refusals.is_empty() || !memory.on_trial.is_empty();
             self.has_doubts.store(doubts, Ordering::Relaxed);
         }
@@ -188,7 +219,8 @@ impl Storm {
     /// The replay with `tokens`, which a refresh had just brought, was refused at `place`.
     pub(crate) fn refused_at(&self, now: Instant, tokens: &Tokens, place: Place) {
         let age = tokens.received.map(|received| now.saturating_duration_since(received));
-        if age.is_none_or(|age| age >= YOUNG) {
+        let ended = tokens.expiry.is_some_and(|expiry| expiry.at.mono <= now);
+        if ended || age.is_none_or(|age| age >= YOUNG) {
             // It may have ended by itself.
             return;
         }
@@ -196,12 +228,11 @@ impl Storm {
             paths.remove(place.path);
         }
         let mut memory = self.memory();
-        if !memory.suspects.contains(&place) {
-            memory.suspects.push_back(place);
-            if memory.suspects.len() > SUSPECTS {
-                memory.suspects.pop_front();
-            }
+        if memory.suspects.len() < SUSPECTS {
+            memory.suspects.insert(place);
         }
+        // The trial is over for this place.
+        memory.on_trial.remove(&place);
         let old = memory.refusals.iter().position(|r| r.place.origin == place.origin);
         let times = match old.map(|at| memory.refusals.swap_remove(at)) {
             // One of many that were sent at the same time.
@@ -321,8 +352,8 @@ const REFUSAL_MAX: Duration = Duration::from_secs(5 * 60);
 /// sooner is not believed to.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// Endpoints that refuse new tokens are few; to forget one costs a few refreshes.
-const SUSPECTS: usize = 64;
+/// More places than a program meets on a bad day; one too many costs a refresh in an interval.
+const SUSPECTS: usize = 4096;
 
 /// What a busy program with honest short tokens stays below, and a loop doesn't.
 const BUDGET: usize = 5;

@@ -144,7 +144,7 @@ impl SessionBuilder {
             reading: SingleFlight::new(),
             events: event::channel(),
             logouts: AtomicU64::new(0),
-            logging_in: Mutex::new(None),
+            unborn: Mutex::default(),
             farewells: Mutex::new(Farewells::default()),
             logged_out: Notify::new(),
             trouble: Mutex::new(None),

@@ -1,5 +1,6 @@
 //! What the handles of a session share: its parts, and the moves that involve several of them.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,8 +43,9 @@ pub(crate) struct Core {
     pub(crate) events: broadcast::Sender<Event>,
     /// How often the user has logged out: a login that was under way then must not win.
     pub(crate) logouts: AtomicU64,
-    /// The login that is being stored: whoever reads it back must not take it for somebody else's.
-    pub(crate) logging_in: Mutex<Option<LoginId>>,
+    /// Logins of ours that have not begun, or never will: whoever reads one back from the store
+    /// must not take it for somebody else's.
+    pub(crate) unborn: Mutex<VecDeque<LoginId>>,
     pub(crate) farewells: Mutex<Farewells>,
     /// Wakes a transaction that waits for a store that fails.
     pub(crate) logged_out: Notify,
@@ -134,6 +136,8 @@ impl Core {
         };
         let obstacle = || match &refused.refresh {
             None => Some(Recovery::LoginRequired),
+            // Explained by its expiry; the next request would refresh it anyway.
+            Some(_) if refused.freshness_at(Moment::now()) == Freshness::Expired => None,
             Some(_) => {
                 self.storm.withheld_at(Instant::now(), refused, place).map(Recovery::Withheld)
             }
@@ -150,7 +154,10 @@ impl Core {
         if let Some(place) = place.filter(|_| self.newer_than(refused).is_none()) {
             self.storm.tries(refused, place);
         }
-        self.refresh(refused, Why::Refused(place)).await.map(Recovery::Replay)
+        match self.refresh(refused, Why::Refused(place)).await {
+            Err(error) if error.is_login_required() => Ok(Recovery::LoginRequired),
+            result => result.map(Recovery::Replay),
+        }
     }
 
     /// Tokens of the same login that are newer than `refused`: known already, or from a refresh
@@ -215,8 +222,12 @@ impl Core {
         why: Why,
         landing: Landing<Arc<Tokens>>,
     ) {
-        if let Why::Refused(_) = why {
+        if let Err(error) = self.thread.start() {
+            return landing.land(Err(error));
+        }
+        if let Why::Refused(place) = why {
             refused.refused.store(true, Ordering::Relaxed);
+            self.storm.refreshes_at(Instant::now(), refused, place);
         }
         let (core, of) = (Arc::clone(self), Arc::clone(refused));
         let started = self.thread.spawn(async move {

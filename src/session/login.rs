@@ -1,7 +1,8 @@
 //! The beginning of a session.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
@@ -19,9 +20,17 @@ impl Core {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         let mut locked = Locked::wait(self, LOCK_WAIT).await?;
-        self.set_logging_in(Some(login.clone()));
+        {
+            let mut unborn = self.unborn();
+            unborn.push_back(login.clone());
+            if unborn.len() > UNBORN {
+                unborn.pop_front();
+            }
+        }
         let result = self.log_in_locked(&mut locked, logouts, &response, &login, received).await;
-        self.set_logging_in(None);
+        if result.is_ok() {
+            self.unborn().retain(|unborn| *unborn != login);
+        }
         locked.leave(self).await;
         result
     }
@@ -45,8 +54,8 @@ impl Core {
             };
             let tokens = Arc::new(Tokens::received(response, None, identity, received));
             if self.logouts.load(Ordering::SeqCst) == logouts {
-                let (record, undo) =
-                    (Record::of(&tokens, &self.pin), Undo::Restore(before.clone()));
+                let record = Record::of(&tokens, &self.pin);
+                let undo = Undo::Restore { login: login.clone(), before: before.clone() };
                 locked.write(self, undo, move |store| store.save(&record)).await?;
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
@@ -64,8 +73,8 @@ impl Core {
         }
     }
 
-    fn set_logging_in(&self, login: Option<LoginId>) {
-        *self.logging_in.lock().unwrap_or_else(PoisonError::into_inner) = login;
+    pub(crate) fn unborn(&self) -> MutexGuard<'_, VecDeque<LoginId>> {
+        self.unborn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a login writes over. Only what a newer version of the program wrote is left alone:
@@ -86,3 +95,6 @@ impl Core {
         Ok(record)
     }
 }
+
+/// Logins that failed and might still turn up in the store: one or two on a bad day.
+const UNBORN: usize = 16;

@@ -46,11 +46,14 @@ struct Farewell {
     revoke: bool,
     /// To be revoked, with its generation: the newest one that is known.
     token: Option<(u64, RefreshToken)>,
+    /// The generation that was revoked.
+    revoked: Option<u64>,
 }
 
 impl Farewell {
     fn bring(&mut self, tokens: &Tokens) {
-        let newer = self.token.as_ref().is_none_or(|(known, _)| *known <= tokens.generation);
+        let known = self.token.as_ref().map(|(known, _)| *known).max(self.revoked);
+        let newer = known.is_none_or(|known| known < tokens.generation);
         if let Some(token) = tokens.refresh.clone().filter(|_| newer && self.revoke) {
             self.token = Some((tokens.generation, token));
         }
@@ -66,7 +69,7 @@ impl Core {
         let (over, tokens) = self.state.log_out(SystemTime::now());
         let logged_out = Error::logged_out(Some(LogoutReason::Requested));
         self.refreshing.abandon_before(self.state.epoch(), logged_out);
-        let mut farewell = Farewell { over, revoke: true, token: None };
+        let mut farewell = Farewell { over, revoke: true, token: None, revoked: None };
         if let Some(tokens) = &tokens {
             farewell.bring(tokens);
         }
@@ -111,7 +114,7 @@ impl Core {
     /// the store, no more.
     pub(crate) fn never_began(&self, login: LoginId) {
         let over = Over::Login(login);
-        self.farewells().due.push(Farewell { over, revoke: false, token: None });
+        self.farewells().due.push(Farewell { over, revoke: false, token: None, revoked: None });
     }
 
     /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
@@ -123,6 +126,7 @@ impl Core {
         self: &Arc<Self>,
         locked: &mut Locked,
     ) -> Result<Option<Revocation>, Error> {
+        locked.settled = true;
         let mut due = std::mem::take(&mut self.farewells().due);
         if due.is_empty() {
             return Ok(None);
@@ -130,7 +134,8 @@ impl Core {
         let cleared = self.clear_store(locked, &mut due).await;
         let mut worst = Revocation::Nothing;
         for farewell in &mut due {
-            if let Some((_, token)) = farewell.token.take() {
+            if let Some((generation, token)) = farewell.token.take() {
+                farewell.revoked = Some(generation);
                 worst = worst.max(self.revoke(locked, token).await);
             }
         }
@@ -148,6 +153,10 @@ impl Core {
             return Ok(());
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
+            // It began after the logout.
+            Ok(tokens) if self.state.tokens().is_some_and(|now| now.login == tokens.login) => {
+                return Ok(());
+            }
             Ok(tokens) => {
                 // One that names the login knows best what is to become of it.
                 let named = |farewell: &Farewell| matches!(farewell.over, Over::Login(_));
@@ -159,7 +168,9 @@ impl Core {
                 };
                 farewell.bring(&tokens);
                 if let Over::AllUntil(_) = farewell.over {
-                    // Now it is known that there was a session to end.
+                    // Now it is known which session there was to end.
+                    farewell.over = Over::Login(tokens.login.clone());
+                    self.state.name_over(&tokens.login);
                     self.tell_logout(LogoutReason::Requested);
                 }
             }

@@ -9,7 +9,7 @@ use crate::refresh::Joined;
 use crate::session::Core;
 use crate::session::state::Phase;
 use crate::store::{Record, StoreError, Unreadable};
-use crate::token::Moment;
+use crate::token::{Birth, Moment};
 
 impl Core {
     /// Makes sure that it is known whether somebody is logged in.
@@ -44,8 +44,16 @@ impl Core {
             || None::<()>,
             |landing| {
                 let core = Arc::clone(self);
-                // Where the thread can't start, the landing tells.
-                let _ = self.thread.spawn(async move { landing.land(core.read_store().await) });
+                if let Err(error) = self.thread.start() {
+                    return landing.land(Err(error));
+                }
+                let _ = self.thread.spawn(async move {
+                    if core.is_logout_due() {
+                        // The store failed at the time; it may work by now.
+                        let _ = core.finish_logout(0, core.thread.enter()).await;
+                    }
+                    landing.land(core.read_store().await);
+                });
             },
         );
         match joined {
@@ -79,11 +87,15 @@ impl Core {
         };
         let now = Moment::now();
         let mut tokens = (record.read(&self.pin, from, now)).map_err(|why| self.unreadable(why))?;
-        let logging_in = self.logging_in.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match &snapshot.phase {
+        if self.unborn().contains(&tokens.login) {
             // Our own, which says itself when it begins.
-            _ if logging_in.as_ref() == Some(&tokens.login) => {}
+            return Ok(());
+        }
+        match &snapshot.phase {
             Phase::Unknown => {
+                if tokens.birth == Birth::Refresh {
+                    tokens.birth = Birth::Loaded;
+                }
                 let _ = self.state.loaded(from, Some(Arc::new(tokens)));
             }
             Phase::LoggedIn(current) if current.login == tokens.login => {

@@ -59,7 +59,8 @@ impl Over {
         match self {
             Self::Nobody => false,
             Self::Login(login) => *login == tokens.login,
-            Self::AllUntil(end) => tokens.received_at <= *end,
+            // Received in the future: the clock was set back since.
+            Self::AllUntil(end) => tokens.received_at <= *end || tokens.received.is_none(),
         }
     }
 }
@@ -157,21 +158,30 @@ impl State {
     /// A logout by the user, whatever the state is. What is over by it, and with which tokens.
     pub(crate) fn log_out(&self, at: SystemTime) -> (Over, Option<Arc<Tokens>>) {
         let logout = self.change(|now| {
+            let requested = Some(LogoutReason::Requested);
             let (over, tokens, ended) = match &now.phase {
                 Phase::LoggedIn(tokens) => {
-                    (Over::Login(tokens.login.clone()), Some(Arc::clone(tokens)), None)
+                    (Over::Login(tokens.login.clone()), Some(Arc::clone(tokens)), requested)
                 }
-                Phase::Unknown => (Over::AllUntil(at), None, None),
+                Phase::Unknown => (Over::AllUntil(at), None, requested),
                 Phase::LoggedOut(over) => (over.clone(), None, now.ended),
             };
-            let next = Snapshot {
-                epoch: now.epoch + 1,
-                phase: Phase::LoggedOut(over.clone()),
-                ended: ended.or(Some(LogoutReason::Requested)),
-            };
+            let phase = Phase::LoggedOut(over.clone());
+            let next = Snapshot { epoch: now.epoch + 1, phase, ended };
             Ok((next, (over, tokens)))
         });
         logout.unwrap_or((Over::Nobody, None))
+    }
+
+    /// It is known by now which login ended.
+    pub(crate) fn name_over(&self, login: &LoginId) {
+        let _ = self.change(|now| match &now.phase {
+            Phase::LoggedOut(Over::AllUntil(_)) => {
+                let phase = Phase::LoggedOut(Over::Login(login.clone()));
+                Ok((Snapshot { epoch: now.epoch, phase, ended: now.ended }, ()))
+            }
+            _ => Err(Ended),
+        });
     }
 
     fn change<T>(

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 
+use crate::endpoint::RefreshError;
 use crate::error::Error;
 
 /// A thread with a current-thread runtime, started when first needed.
@@ -48,6 +49,11 @@ impl SessionThread {
                 Error::internal("the session is closed", None)
             })
         })
+    }
+
+    /// Starts the thread, if it does not run yet.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        self.runtime().map(|_| ())
     }
 
     /// Starts `future` on the thread and lets it run.
@@ -155,7 +161,8 @@ impl SessionThread {
             return Err(Error::internal("the session is closed", None));
         }
         let failed = |e: std::io::Error| {
-            Error::internal("could not start the session's thread", Some(e.into()))
+            let error = RefreshError::not_sent("could not start the session's thread");
+            Error::refresh(error.with_source(e))
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let (started, start) = mpsc::sync_channel(1);

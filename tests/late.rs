@@ -1,0 +1,140 @@
+//! Writes to the store that land after they were given up, and what others do meanwhile.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mock_server::MockServer;
+use reqwest_reauth::{LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, TokenStore};
+use support::steps::{after_a_second, log_in, log_out};
+use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens};
+
+/// A session on a store whose save number `parked` waits for the test.
+struct Late {
+    server: MockServer,
+    session: Session,
+    memory: MemoryStore,
+    turnstile: Turnstile,
+    logouts: Logouts,
+}
+
+impl Late {
+    fn new(parked: usize) -> Self {
+        let (server, memory) = (MockServer::start(), MemoryStore::new());
+        let (turnstile, logouts) = (Turnstile::default(), Logouts::default());
+        let (gate, saves) = (turnstile.clone(), Arc::new(AtomicUsize::new(0)));
+        let ask = move |call| {
+            if call == Call::Save && saves.fetch_add(1, Ordering::SeqCst) + 1 == parked {
+                gate.pass();
+            }
+            Ok(())
+        };
+        let store = AskingStore { memory: memory.clone(), ask };
+        let session = session(&server, store, &logouts);
+        Self { server, session, memory, turnstile, logouts }
+    }
+
+    async fn get(&self) -> Result<u16, reqwest_middleware::Error> {
+        let request = client(&self.session).get(self.server.api_url("things"));
+        soon(request.send()).await.map(|response| response.status().as_u16())
+    }
+
+    /// Waits until what landed late is settled: then the locks are to be had again.
+    async fn settled(&self) {
+        loop {
+            after_a_second().await;
+            if soon(self.session.log_out()).await.is_ok_and(|r| r != Revocation::Pending) {
+                return;
+            }
+        }
+    }
+}
+
+/// Without revocation: what is left in the store would be good for another start.
+fn session(server: &MockServer, store: impl TokenStore, logouts: &Logouts) -> Session {
+    Session::builder("test", OAuth2Endpoint::new(server.token_url(), "test"))
+        .origin(server.origin())
+        .store(store)
+        .on_logout(logouts.hook())
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_login_that_a_logout_beat_is_not_taken_for_somebody_elses_when_it_is_read() {
+    let t = Late::new(1);
+    assert!(!t.session.is_logged_in().await.unwrap());
+    after_a_second().await;
+    let login = log_in(&t.session, tokens(&t.server.log_in("bob")));
+    t.turnstile.arrived().await;
+    let logout = log_out(&t.session);
+    support::settle().await;
+    // This reading waits for the store behind the save.
+    let reading = tokio::spawn({
+        let session = t.session.clone();
+        async move { session.is_logged_in().await }
+    });
+    support::settle().await;
+    t.turnstile.open();
+    assert!(soon(login).await.unwrap().unwrap_err().is_logged_out());
+    soon(logout).await.unwrap().unwrap();
+    assert!(!soon(reading).await.unwrap().unwrap());
+    assert!(!t.session.is_logged_in().await.unwrap());
+    assert!(found(&t.get().await.unwrap_err()).is_logged_out());
+    assert!(t.memory.load().unwrap().is_none());
+    assert_eq!(t.logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_login_that_was_given_back_is_not_taken_for_somebody_elses_when_it_lands() {
+    let t = Late::new(1);
+    assert!(!t.session.is_logged_in().await.unwrap());
+    let login = log_in(&t.session, tokens(&t.server.log_in("bob")));
+    assert!(soon(login).await.unwrap().unwrap_err().tokens().is_some());
+    let reading = tokio::spawn({
+        let session = t.session.clone();
+        async move { session.is_logged_in().await }
+    });
+    support::settle().await;
+    t.turnstile.open();
+    assert!(!soon(reading).await.unwrap().unwrap());
+    assert!(found(&t.get().await.unwrap_err()).is_logged_out());
+    t.settled().await;
+    assert!(t.memory.load().unwrap().is_none());
+    assert!(!t.session.is_logged_in().await.unwrap());
+    assert_eq!(t.logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_living_session_is_not_ended_by_a_login_that_was_given_back() {
+    let t = Late::new(2);
+    t.session.log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
+    let alice = t.memory.load().unwrap().unwrap();
+    let login = log_in(&t.session, tokens(&t.server.log_in("bob")));
+    assert!(soon(login).await.unwrap().is_err());
+    t.turnstile.open();
+    while t.memory.load().unwrap().unwrap().as_bytes() != alice.as_bytes() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(t.get().await.unwrap(), 200);
+    assert_eq!(t.logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_session_that_was_logged_out_is_not_brought_back_by_the_undoing_of_a_login() {
+    let t = Late::new(2);
+    t.session.log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
+    let login = log_in(&t.session, tokens(&t.server.log_in("bob")));
+    t.turnstile.arrived().await;
+    let logout = log_out(&t.session);
+    assert!(soon(login).await.unwrap().is_err());
+    t.turnstile.open();
+    soon(logout).await.unwrap().unwrap();
+    t.settled().await;
+    assert!(t.memory.load().unwrap().is_none());
+    assert_eq!(t.logouts.all(), [LogoutReason::Requested]);
+    let next_start = session(&t.server, t.memory.clone(), &Logouts::default());
+    assert!(!next_start.is_logged_in().await.unwrap());
+}
