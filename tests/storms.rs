@@ -569,7 +569,8 @@ async fn a_new_program_refreshes_a_young_token_that_the_server_has_forgotten() {
 #[tokio::test]
 async fn ids_in_paths_are_refreshed_though_another_endpoint_always_answers_401() {
     let server = MockServer::builder().expires_in(ExpiresIn::Absent).start().unwrap();
-    let t = Fixture::at(server).await;
+    // No token counts as just refreshed.
+    let t = Fixture::with(server, |session| session.min_refresh_interval(Duration::ZERO)).await;
     t.server.refuse_path("/api/admin");
     assert_eq!(soon(t.get("admin")).await.unwrap(), 401);
     for n in 0..10 {

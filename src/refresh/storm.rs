@@ -13,8 +13,8 @@
 //!
 //! A path that was accepted is exempt from the first two: some tokens live two seconds and don't
 //! say so. A token whose known lifetime is over is exempt from the first three. Under the first
-//! rule, one 401 for each token is believed at other paths of an origin that had accepted it: the
-//! paths of an API with ids in them are never the same.
+//! rule, one 401 for each token that is not just born is believed at other paths of an origin that
+//! had accepted it: the paths of an API with ids in them are never the same.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,9 +131,14 @@ impl Storm {
         let mut memory = self.memory();
         let place_accepted = place.is_some_and(|place| self.path_accepted(place));
         if !place_accepted {
+            let age = tokens.received.map(|received| now.saturating_duration_since(received));
+            // How much longer the token is just born of a refresh.
+            let young = age
+                .and_then(|age| self.min_refresh_interval.checked_sub(age))
+                .filter(|left| !left.is_zero() && tokens.birth == Birth::Refresh);
             if let Some(place) = place
                 && let Some(until) = memory.refusal_at(now, place.origin)
-                && !memory.may_probe(tokens, place)
+                && (young.is_some() || !memory.may_probe(tokens, place))
             {
                 return Some(until - now);
             }
@@ -142,13 +147,10 @@ impl Storm {
                     && memory.on_trial.iter().any(|of| of.origin == place.origin);
                 tokens.accepted_by(place.origin) && !on_trial
             });
-            let age = tokens.received.map(|received| now.saturating_duration_since(received));
-            if tokens.birth == Birth::Refresh
+            if let Some(young) = young
                 && !accepted
-                && let Some(age) = age
-                && age < self.min_refresh_interval
             {
-                return Some(self.min_refresh_interval - age);
+                return Some(young);
             }
         }
         if !memory.counts_at(now, tokens, place) {
