@@ -16,42 +16,24 @@
 //! rule, one 401 for each token that is not just born is believed at other paths of an origin that
 //! had accepted it: the paths of an API with ids in them are never the same.
 
+mod place;
+pub(crate) use place::Place;
+use place::PlaceSet;
+
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use http::Method;
 
 use crate::error::Error;
 use crate::token::{Birth, Tokens};
 
 pub(crate) struct Storm {
     min_refresh_interval: Duration,
-    accepted: Box<[PathSet]>,
+    accepted: Box<[PlaceSet]>,
     /// Whether there is anything that a success could mend.
     has_doubts: AtomicBool,
     memory: Mutex<Memory>,
-}
-
-/// Where a request went: the number of its origin in the session's list, and a hash of its method
-/// and path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    pub(crate) origin: usize,
-    pub(crate) path: u64,
-}
-
-impl Place {
-    pub(crate) fn new(origin: usize, method: &Method, path: &str) -> Self {
-        // FNV-1a, as what is hashed is short and nobody gains by a collision. The last bytes reach
-        // only its low bits, so these are spread over the high ones, which choose the slot.
-        let bytes = method.as_str().bytes().chain(path.bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self { origin, path: (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
-    }
 }
 
 #[derive(Default)]
@@ -114,7 +96,7 @@ impl Storm {
     pub(crate) fn new(origins: usize, min_refresh_interval: Duration) -> Self {
         Self {
             min_refresh_interval,
-            accepted: (0..origins).map(|_| PathSet::new()).collect(),
+            accepted: (0..origins).map(|_| PlaceSet::new()).collect(),
             has_doubts: AtomicBool::new(false),
             memory: Mutex::default(),
         }
@@ -206,10 +188,10 @@ impl Storm {
     /// A response that only an accepted token gets. The usual case is an atomic load each.
     pub(crate) fn accepted(&self, tokens: &Tokens, place: Place) {
         tokens.set_accepted_by(place.origin);
-        let Some(paths) = self.accepted.get(place.origin) else {
+        let Some(places) = self.accepted.get(place.origin) else {
             return;
         };
-        if paths.insert(place.path) && self.has_doubts.load(Ordering::Relaxed) {
+        if places.insert(place) && self.has_doubts.load(Ordering::Relaxed) {
             let mut memory = self.memory();
             memory.refusals.retain(|refusal| refusal.place != place);
             memory.on_trial.remove(&place);
@@ -226,8 +208,8 @@ impl Storm {
             // It may have ended by itself.
             return;
         }
-        if let Some(paths) = self.accepted.get(place.origin) {
-            paths.remove(place.path);
+        if let Some(places) = self.accepted.get(place.origin) {
+            places.remove(place);
         }
         let mut memory = self.memory();
         if memory.suspects.len() < SUSPECTS {
@@ -287,11 +269,11 @@ impl Storm {
     pub(crate) fn forget(&self) {
         *self.memory() = Memory::default();
         self.has_doubts.store(false, Ordering::Relaxed);
-        self.accepted.iter().for_each(PathSet::clear);
+        self.accepted.iter().for_each(PlaceSet::clear);
     }
 
     fn path_accepted(&self, place: Place) -> bool {
-        self.accepted.get(place.origin).is_some_and(|paths| paths.contains(place.path))
+        self.accepted.get(place.origin).is_some_and(|places| places.contains(place))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -305,45 +287,6 @@ fn jitter(cap: Duration) -> Duration {
     let random = getrandom::u64().unwrap_or(u64::MAX);
     cap.mul_f64(random as f64 / u64::MAX as f64)
 }
-
-/// The latest methods and paths accepted at one origin: a table that needs no lock and never
-/// grows. Of two that share a slot the later one stays, and the other counts as never accepted.
-struct PathSet(Box<[AtomicU64]>);
-
-impl PathSet {
-    fn new() -> Self {
-        Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn contains(&self, path: u64) -> bool {
-        self.slot(path).load(Ordering::Relaxed) == path
-    }
-
-    /// `true` if it wasn't in.
-    fn insert(&self, path: u64) -> bool {
-        let slot = self.slot(path);
-        slot.load(Ordering::Relaxed) != path && {
-            slot.store(path, Ordering::Relaxed);
-            true
-        }
-    }
-
-    fn remove(&self, path: u64) {
-        // It may be another's by now: that one is only refreshed a little less readily.
-        self.slot(path).store(0, Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
-    }
-
-    fn slot(&self, path: u64) -> &AtomicU64 {
-        &self.0[(path >> 48) as usize % SLOTS]
-    }
-}
-
-/// More paths than a program uses at a time; 8 KiB for each origin.
-const SLOTS: usize = 1024;
 
 /// Long enough that an endpoint that always refuses costs next to nothing, short enough that a
 /// server's own cache of keys and revocations has caught up.
@@ -367,6 +310,8 @@ const COOLDOWN_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
     use crate::token::{Identity, LoginId, Moment, TokenResponse};
 
