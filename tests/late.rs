@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mock_server::MockServer;
-use reqwest_reauth::{LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, TokenStore};
+use reqwest_reauth::{
+    LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, TokenResponse, TokenStore,
+};
 use support::steps::{after_a_second, log_in, log_out};
 use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens};
 
@@ -110,11 +112,22 @@ async fn a_login_that_was_given_back_is_not_taken_for_somebody_elses_when_it_lan
 #[tokio::test]
 async fn a_living_session_is_not_ended_by_a_login_that_was_given_back() {
     let t = Late::new(2);
-    t.session.log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
+    // Without a refresh token: a refusal leads to a look at the store, and to nothing else.
+    let issued = t.server.log_in("alice");
+    t.session.log_in(TokenResponse::new(issued.access_token)).await.unwrap();
     let alice = t.memory.load().unwrap().unwrap();
+    let token = t.session.access_token().await.unwrap();
     let login = log_in(&t.session, tokens(&t.server.log_in("bob")));
     assert!(soon(login).await.unwrap().is_err());
+    // This reading waits for the store behind the save, and finds bob's record.
+    let reading = tokio::spawn({
+        let session = t.session.clone();
+        async move { session.refused(&token).await }
+    });
+    support::settle().await;
     t.turnstile.open();
+    assert!(soon(reading).await.unwrap().unwrap_err().is_login_required());
+    // Bob's record has landed by now, and is undone.
     while t.memory.load().unwrap().unwrap().as_bytes() != alice.as_bytes() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
