@@ -142,8 +142,13 @@ async fn a_session_that_was_logged_out_is_not_brought_back_by_the_undoing_of_a_l
     let login = log_in(&t.session, tokens(&t.server.log_in("bob")));
     t.turnstile.arrived().await;
     let logout = log_out(&t.session);
+    // It lands a second after it was given up: while whoever settles too early reads the store.
+    let (turnstile, lands) = (t.turnstile.clone(), tokio::time::sleep(Duration::from_secs(4)));
+    tokio::spawn(async move {
+        lands.await;
+        turnstile.open();
+    });
     assert!(soon(login).await.unwrap().is_err());
-    t.turnstile.open();
     soon(logout).await.unwrap().unwrap();
     t.settled().await;
     assert!(t.memory.load().unwrap().is_none());
