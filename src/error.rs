@@ -140,7 +140,7 @@ impl Error {
         self.inner.source.as_deref().map(|source| source as _)
     }
 
-    fn store_error(&self) -> Option<&StoreError> {
+    pub(crate) fn store_error(&self) -> Option<&StoreError> {
         self.inner.source.as_ref()?.downcast_ref()
     }
 

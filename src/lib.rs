@@ -45,6 +45,8 @@ mod endpoint;
 pub use endpoint::{OAuth2Endpoint, RefreshError, TokenEndpoint};
 
 mod store;
+#[cfg(feature = "keychain")]
+pub use store::KeychainStore;
 pub use store::{FileStore, MemoryStore, Record, StoreError, TokenStore};
 
 mod token;

@@ -4,6 +4,9 @@
 //! lets everybody through. The transaction takes it where it belongs, after the gate and before
 //! the store.
 
+mod place;
+pub(crate) use place::Place;
+
 use crate::error::Error;
 
 #[derive(Debug)]

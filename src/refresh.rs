@@ -32,7 +32,7 @@ use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::event::{Event, LogoutReason};
 use crate::session::Core;
-use crate::store::Record;
+use crate::store::{Kept, Record};
 use crate::token::{Birth, Freshness, Identity, Moment, RefreshToken, TokenResponse, Tokens};
 
 /// What a transaction came to, if it did not fail.
@@ -47,6 +47,13 @@ pub(crate) enum Refreshed {
 
 /// Replaces `refused` by newer tokens of the same login.
 pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
+    match attempt(core, refused).await {
+        Err(error) if core.is_unlocked_after(&error).await => attempt(core, refused).await,
+        result => result,
+    }
+}
+
+async fn attempt(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
     let mut locked = Locked::wait(core, LOCK_WAIT).await?;
     match refresh(core, &mut locked, refused).await {
         Ok(Committed::Saved(tokens)) => {
@@ -80,7 +87,7 @@ async fn refresh(
     refused: &Tokens,
 ) -> Result<Committed, Error> {
     // Look again: the store may hold newer tokens, another login or none.
-    core.read_store().await?;
+    core.read_store_locked().await?;
     let current = core.tokens_of(refused.epoch)?;
     if current.supersede(refused) && current.freshness_at(Moment::now()) != Freshness::Expired {
         return Ok(Committed::Adopted(current));
@@ -163,7 +170,7 @@ async fn rejected(
     maybe_spent: bool,
 ) -> Result<Committed, Error> {
     // Look again: the login may be over already, or have newer tokens.
-    core.read_store().await?;
+    core.read_store_locked().await?;
     let newest = core.tokens_of(current.epoch)?;
     if newest.supersede(current) {
         if newest.freshness_at(Moment::now()) != Freshness::Expired {
@@ -180,7 +187,7 @@ async fn rejected(
     };
     core.end(current.epoch, reason);
     // If this fails, the record counts for nothing here, and once more for nothing at the server.
-    let _ = locked.write(core, Undo::Nothing, |store| store.clear()).await;
+    let _ = locked.write(core, Undo::Nothing, Kept::clear).await;
     Err(Error::logged_out(Some(reason)))
 }
 

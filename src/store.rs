@@ -1,11 +1,18 @@
 //! Where a session's record is kept.
 //!
-//! [`TokenStore`] is the seam; [`MemoryStore`] is for tests and demos, [`FileStore`] an explicit
-//! choice for hosts without a keychain. A store keeps one record, as it got it: what is in a
+//! [`TokenStore`] is the seam; [`KeychainStore`] is the default, [`MemoryStore`] for tests and
+//! demos, [`FileStore`] an explicit choice for hosts without a keychain. A store keeps one record, as it got it: what is in a
 //! record, and which of two is newer, is the session's business.
 
+pub(crate) mod durable;
 mod file;
 pub use file::FileStore;
+mod kept;
+pub(crate) use kept::Kept;
+#[cfg(feature = "keychain")]
+mod keychain;
+#[cfg(feature = "keychain")]
+pub use keychain::KeychainStore;
 mod memory;
 pub use memory::MemoryStore;
 mod record;
@@ -16,6 +23,7 @@ pub(crate) use thread::{LateWrite, StoreThread};
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// Keeps the record of one session.
 ///
@@ -44,6 +52,30 @@ pub trait TokenStore: Send + Sync + 'static {
     /// # Errors
     /// The record may still be there.
     fn clear(&self) -> Result<(), StoreError>;
+
+    /// Keeps a copy of what is stored and can't be read, where a person can look at it: a login
+    /// is about to replace it. A later [`clear`](Self::clear) removes the copy too. Default:
+    /// nothing is kept.
+    ///
+    /// # Errors
+    /// The copy wasn't made: then the login fails, and nothing is replaced.
+    fn set_aside(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Whether [`load`](Self::load) also gives `None` where the record was lost, as keychains do
+    /// whose file is damaged or not there. The session then notes elsewhere that somebody is
+    /// logged in, and takes `None` for a logout only if it doesn't say so. Default: no.
+    fn may_lose(&self) -> bool {
+        false
+    }
+
+    /// Whether a call that takes long waits for a person, who is asked to unlock the store. Asked
+    /// on another thread while the call goes on; then the session waits for up to 2 minutes
+    /// instead of 3 seconds, where it is not in the middle of a refresh. Default: no.
+    fn asks_a_person(&self) -> bool {
+        false
+    }
 }
 
 /// Why a [`TokenStore`] failed.
@@ -58,6 +90,8 @@ pub struct StoreError {
 enum Kind {
     Locked,
     Unavailable,
+    /// In time.
+    NoAnswer,
     Corrupt,
 }
 
@@ -93,6 +127,18 @@ impl StoreError {
     /// The content is unreadable: trying again won't help.
     pub fn is_corrupt(&self) -> bool {
         self.kind == Kind::Corrupt
+    }
+
+    pub(crate) fn no_answer(limit: Duration) -> Self {
+        let message = format!(
+            "no answer within {} seconds: is it hung, or waiting for somebody?",
+            limit.as_secs()
+        );
+        Self::new(Kind::NoAnswer, message)
+    }
+
+    pub(crate) fn is_no_answer(&self) -> bool {
+        self.kind == Kind::NoAnswer
     }
 
     fn new(kind: Kind, message: impl Into<String>) -> Self {

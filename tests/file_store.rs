@@ -192,11 +192,18 @@ async fn a_damaged_file_is_a_lasting_store_error_and_logs_nobody_out() {
     assert_eq!(f.server.counters().api_requests, 0);
     assert_eq!(f.server.counters().token_requests, 0);
 
-    // A login puts it right.
+    // A login puts it right, and keeps the damaged one for a person to look at.
     let session = f.session();
     session.log_in(tokens(&f.server.log_in("bob"))).await.unwrap();
     assert_eq!(f.get(&session).await.unwrap(), 200);
-    assert_eq!(f.names(), ["session"]);
+    assert_eq!(f.names(), ["session", "session.damaged"]);
+    let aside = f.path.with_extension("damaged");
+    assert_eq!(fs::read(&aside).unwrap(), [0; 500]);
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&aside).unwrap()) & 0o777, 0o600);
+    // A logout leaves no copy of a token.
+    soon(session.log_out()).await.unwrap();
+    assert_eq!(f.names(), [""; 0]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::lock::Held;
 use crate::refresh::mark::Mark;
 use crate::refresh::{client, within};
 use crate::session::{Core, Entered};
-use crate::store::{LateWrite, Record, StoreError, TokenStore};
+use crate::store::{Kept, LateWrite, Record, StoreError};
 use crate::token::LoginId;
 
 /// What only one transaction at a time may touch: a refresh, a login or a logout.
@@ -85,7 +85,7 @@ impl Locked {
         &mut self,
         core: &Core,
         undo: Undo,
-        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
+        call: impl FnOnce(&Kept) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), Error> {
         core.store.write(call).await.map_err(|(error, late)| {
             if let Some(late) = late {
@@ -123,7 +123,7 @@ impl Locked {
                 if late.landed().await
                     && let Undo::Restore { login, before } = undo
                 {
-                    let restore = move |store: &dyn TokenStore| match before {
+                    let restore = move |store: &Kept| match before {
                         Some(record) => store.save(&record),
                         None => store.clear(),
                     };

@@ -1,15 +1,71 @@
-//! What other processes are told of a session without its secrets: logged in or out, the last
-//! refresh, the last failure.
+//! What is known of a session without its secrets, also where the store is of no help: whether
+//! somebody is logged in.
 //!
-//! As yet there are no others, and nothing is kept. The transaction calls it where it belongs.
+//! A keychain whose file was lost or is not mounted says "no such entry", just as after a logout.
+//! The trace tells the two apart.
+
+use std::fs;
+use std::io;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::lock::Place;
+use crate::store::{StoreError, durable};
 
-#[derive(Debug)]
-pub(crate) struct Trace;
+/// The trace of one session; its file lies in the session's [`Place`].
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    place: Place,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Content {
+    version: u32,
+    logged_in: bool,
+}
 
 impl Trace {
+    pub(crate) fn new(place: Place) -> Self {
+        Self { place }
+    }
+
+    /// Whether somebody is logged in, as far as the trace knows. One that can't be read knows of
+    /// nobody: that there was a login can't be told, and that there was none neither.
+    pub(crate) fn says_logged_in(&self) -> Result<bool, StoreError> {
+        let path = self.place.file(KIND)?;
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Ok(serde_json::from_slice(&bytes).is_ok_and(|trace: Content| trace.logged_in))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                let message = format!("could not read {}", path.display());
+                Err(StoreError::unavailable(message).with_source(error))
+            }
+        }
+    }
+
+    /// Notes that somebody is logged in, or nobody any more. Durable on return.
+    pub(crate) fn note(&self, logged_in: bool) -> Result<(), StoreError> {
+        if self.says_logged_in().is_ok_and(|noted| noted == logged_in) {
+            return Ok(());
+        }
+        let path = self.place.file(KIND)?;
+        let content = Content { version: VERSION, logged_in };
+        serde_json::to_vec(&content)
+            .map_err(io::Error::other)
+            .and_then(|bytes| durable::replace(&path, &bytes))
+            .map_err(|error| {
+                let message = format!("could not write {}", path.display());
+                StoreError::unavailable(message).with_source(error)
+            })
+    }
+
     pub(crate) fn refreshed(&self) {}
 
     pub(crate) fn failed(&self, _error: &Error) {}
 }
+
+const KIND: &str = "trace";
+const VERSION: u32 = 1;

@@ -1,6 +1,7 @@
 //! How a session is set up.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 use crate::endpoint::{TokenEndpoint, header};
 use crate::error::Error;
 use crate::event::{self, LogoutReason};
-use crate::lock::ProcessLock;
+use crate::lock::{Place, ProcessLock};
 use crate::origin::Origin;
 use crate::refresh::{Journal, SingleFlight, Storm, Trace};
 use crate::session::core::OnLogout;
@@ -19,7 +20,7 @@ use crate::session::logout::Farewells;
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
 use crate::session::{Core, Handle, Session};
-use crate::store::{Pin, StoreThread, TokenStore};
+use crate::store::{Kept, Pin, StoreThread, TokenStore};
 
 /// Sets up a [`Session`], from [`Session::builder`].
 #[must_use = "a builder does nothing until it is built"]
@@ -28,7 +29,8 @@ pub struct SessionBuilder {
     endpoint: Box<dyn TokenEndpoint>,
     origins: Vec<String>,
     account: String,
-    store: Option<StoreThread>,
+    store: Option<Arc<dyn TokenStore>>,
+    state_dir: Option<PathBuf>,
     headers: Vec<Result<(HeaderName, HeaderValue), String>>,
     on_logout: Option<OnLogout>,
     min_refresh_interval: Duration,
@@ -42,6 +44,7 @@ impl SessionBuilder {
             origins: Vec::new(),
             account: "default".to_owned(),
             store: None,
+            state_dir: None,
             headers: Vec::new(),
             on_logout: None,
             min_refresh_interval: MIN_REFRESH_INTERVAL,
@@ -61,9 +64,21 @@ impl SessionBuilder {
         self
     }
 
-    /// Where the tokens are kept. Required: there is no default yet.
+    /// Where the tokens are kept. Default: the operating system's keychain, in the entry of the
+    /// account under the service's name; without the feature `keychain` there is none, and
+    /// [`build`](Self::build) says so.
     pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.store = Some(StoreThread::new(store));
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// The directory for what the session notes beside a keychain, nothing of it secret: whether
+    /// somebody is logged in. All programs that share the session must name the same one; it
+    /// belongs to the user, who alone can write to it. Default: `reqwest-reauth` in
+    /// `~/.local/state` (macOS: `~/Library/Application Support`, Windows: local application
+    /// data), where `~` is the home directory of the password database.
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
         self
     }
 
@@ -99,7 +114,7 @@ impl SessionBuilder {
     ///
     /// # Errors
     /// A [configuration error](Error::is_configuration) that says what is wrong: no origin or one
-    /// that is not secure, no store, or settings that the endpoint refuses.
+    /// that is not secure, no store to be had, or settings that the endpoint refuses.
     pub fn build(self) -> Result<Session, Error> {
         if self.service.is_empty() || self.account.is_empty() {
             return Err(Error::configuration(
@@ -119,11 +134,12 @@ impl SessionBuilder {
         let headers = (self.headers.into_iter())
             .collect::<Result<Vec<_>, _>>()
             .map_err(Error::configuration)?;
-        let store = self.store.ok_or_else(|| {
-            Error::configuration(
-                "no store for the tokens: choose one with .store(…), for instance a FileStore",
-            )
-        })?;
+        let store = match self.store {
+            Some(store) => store,
+            None => default_store(&self.service, &self.account)?,
+        };
+        let place = Place::new(self.state_dir, &self.service, &self.account);
+        let trace = Trace::new(place);
         let core = Core {
             service: self.service,
             account: self.account,
@@ -133,13 +149,13 @@ impl SessionBuilder {
             on_logout: self.on_logout,
             pin: Pin(self.endpoint.id()),
             endpoint: self.endpoint,
-            store,
+            store: StoreThread::new(Kept::new(store, trace.clone())),
             state: State::new(),
             thread: SessionThread::new(),
             gate: Arc::default(),
             lock: ProcessLock,
             journal: Journal,
-            trace: Trace,
+            trace,
             refreshing: SingleFlight::new(),
             reading: SingleFlight::new(),
             events: event::channel(),
@@ -162,6 +178,20 @@ impl fmt::Debug for SessionBuilder {
             .field("origins", &self.origins)
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "keychain")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature there is none")]
+fn default_store(service: &str, account: &str) -> Result<Arc<dyn TokenStore>, Error> {
+    Ok(Arc::new(crate::store::KeychainStore::new(service, account)))
+}
+
+#[cfg(not(feature = "keychain"))]
+fn default_store(_service: &str, _account: &str) -> Result<Arc<dyn TokenStore>, Error> {
+    Err(Error::configuration(
+        "no store for the tokens: choose one with .store(…), for instance a FileStore, or turn \
+         the feature `keychain` on",
+    ))
 }
 
 /// Servers that check tokens against a cache need seconds to learn of a new one; a loop of

@@ -8,12 +8,19 @@ use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{LOCK_WAIT, Locked, Undo};
 use crate::session::Core;
-use crate::store::{Record, Unreadable};
+use crate::store::{Kept, Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 
 impl Core {
     /// On the session's thread.
     pub(crate) async fn log_in(self: &Arc<Self>, response: TokenResponse) -> Result<(), Error> {
+        match self.try_log_in(&response).await {
+            Err(error) if self.is_unlocked_after(&error).await => self.try_log_in(&response).await,
+            result => result,
+        }
+    }
+
+    async fn try_log_in(self: &Arc<Self>, response: &TokenResponse) -> Result<(), Error> {
         let logouts = self.logouts.load(Ordering::SeqCst);
         response.check().map_err(Error::configuration)?;
         let received = Moment::now();
@@ -27,7 +34,7 @@ impl Core {
                 unborn.pop_front();
             }
         }
-        let result = self.log_in_locked(&mut locked, logouts, &response, &login, received).await;
+        let result = self.log_in_locked(&mut locked, logouts, response, &login, received).await;
         if result.is_ok() {
             self.unborn().retain(|unborn| *unborn != login);
         }
@@ -44,7 +51,7 @@ impl Core {
         received: Moment,
     ) -> Result<(), Error> {
         locked.enter(self)?;
-        let before = self.replaceable_record().await?;
+        let before = self.replaceable_record(locked).await?;
         loop {
             let identity = Identity {
                 login: login.clone(),
@@ -78,21 +85,25 @@ impl Core {
     }
 
     /// What a login writes over. Only what a newer version of the program wrote is left alone:
-    /// this one can't tell what it would destroy.
-    async fn replaceable_record(&self) -> Result<Option<Record>, Error> {
-        let record = match self.store.read(|store| store.load()).await {
-            Ok(record) => record,
+    /// this one can't tell what it would destroy. What can't be read is kept aside.
+    async fn replaceable_record(&self, locked: &mut Locked) -> Result<Option<Record>, Error> {
+        let record = match self.store.read(Kept::load_to_replace).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
             Err(error) if error.is_transient() => return Err(error),
-            // Damaged: a login is the way out.
-            Err(_) => None,
+            Err(_damaged) => {
+                locked.write(self, Undo::Nothing, Kept::set_aside).await?;
+                return Ok(None);
+            }
         };
-        if let Some(record) = &record
-            && let Err(newer @ Unreadable::Newer(_)) =
-                record.read(&self.pin, self.state.epoch(), Moment::now())
-        {
-            return Err(self.unreadable(newer));
+        match record.read(&self.pin, self.state.epoch(), Moment::now()) {
+            Err(newer @ Unreadable::Newer(_)) => return Err(self.unreadable(newer)),
+            Err(Unreadable::Corrupt) => {
+                locked.write(self, Undo::Nothing, Kept::set_aside).await?;
+            }
+            Ok(_) | Err(Unreadable::OtherIssuer(_)) => {}
         }
-        Ok(record)
+        Ok(Some(record))
     }
 }
 

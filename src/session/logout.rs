@@ -10,7 +10,7 @@ use crate::refresh::{Locked, Undo, within};
 use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
-use crate::store::Unreadable;
+use crate::store::{Kept, Unreadable};
 use crate::token::{LoginId, Moment, RefreshToken, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
@@ -89,17 +89,25 @@ impl Core {
         settled: u64,
         _entered: Option<Entered>,
     ) -> Result<Revocation, Error> {
-        // Whoever holds the locks settles it in our place.
-        let Ok(mut locked) = Locked::wait(self, LOCK_WAIT).await else {
-            return Ok(Revocation::Pending);
+        let result = match self.try_to_settle().await {
+            Err(error) if self.is_unlocked_after(&error).await => self.try_to_settle().await,
+            result => result,
         };
-        let result = self.settle(&mut locked).await;
-        locked.leave(self).await;
         match result {
             // Somebody has settled it in our place.
             Ok(None) if self.farewells().settled != settled => Ok(self.farewells().last),
             result => result.map(Option::unwrap_or_default),
         }
+    }
+
+    async fn try_to_settle(self: &Arc<Self>) -> Result<Option<Revocation>, Error> {
+        // Whoever holds the locks settles it in our place.
+        let Ok(mut locked) = Locked::wait(self, LOCK_WAIT).await else {
+            return Ok(Some(Revocation::Pending));
+        };
+        let result = self.settle(&mut locked).await;
+        locked.leave(self).await;
+        result
     }
 
     /// `tokens` came after the user had logged out: they are to be revoked, not kept.
@@ -149,8 +157,16 @@ impl Core {
 
     /// Clears the store if what it holds is over.
     async fn clear_store(&self, locked: &mut Locked, due: &mut [Farewell]) -> Result<(), Error> {
-        let Some(record) = self.store.read(|store| store.load()).await? else {
-            return Ok(());
+        let record = match self.store.read(Kept::load_to_replace).await {
+            Ok(Some(record)) => record,
+            // Lost, it may be: then that is what the user wanted.
+            Ok(None) if self.store.may_lose() => {
+                return locked.write(self, Undo::Nothing, Kept::clear).await;
+            }
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_transient() => return Err(error),
+            // Nobody can use what is damaged; the user asked for it to go.
+            Err(_damaged) => return locked.write(self, Undo::Nothing, Kept::clear).await,
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             // It began after the logout.
@@ -174,12 +190,11 @@ impl Core {
                     self.tell_logout(LogoutReason::Requested);
                 }
             }
-            // Nobody can use it; the user asked for it to go.
             Err(Unreadable::Corrupt) => {}
             // Not this session's.
             Err(Unreadable::Newer(_) | Unreadable::OtherIssuer(_)) => return Ok(()),
         }
-        locked.write(self, Undo::Nothing, |store| store.clear()).await
+        locked.write(self, Undo::Nothing, Kept::clear).await
     }
 
     async fn revoke(self: &Arc<Self>, locked: &mut Locked, token: RefreshToken) -> Revocation {

@@ -8,7 +8,7 @@ use crate::event::LogoutReason;
 use crate::refresh::Joined;
 use crate::session::Core;
 use crate::session::state::Phase;
-use crate::store::{Record, StoreError, Unreadable};
+use crate::store::{Kept, Record, StoreError, Unreadable};
 use crate::token::{Birth, Moment};
 
 impl Core {
@@ -52,7 +52,8 @@ impl Core {
                         // The store failed at the time; it may work by now.
                         let _ = core.finish_logout(0, core.thread.enter()).await;
                     }
-                    landing.land(core.read_store().await);
+                    let record = core.store.read_patiently(Kept::load);
+                    landing.land(core.read_store(record).await);
                 });
             },
         );
@@ -62,12 +63,27 @@ impl Core {
         }
     }
 
-    /// Reads the store and takes in what is newer. On the session's thread.
-    pub(crate) async fn read_store(self: &Arc<Self>) -> Result<(), Error> {
+    /// Reads the store and takes in what is newer. On the session's thread, under the locks.
+    pub(crate) async fn read_store_locked(self: &Arc<Self>) -> Result<(), Error> {
+        self.read_store(self.store.read(Kept::load)).await
+    }
+
+    async fn read_store(
+        &self,
+        record: impl Future<Output = Result<Option<Record>, Error>>,
+    ) -> Result<(), Error> {
         let from = self.state.epoch();
         *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let record = self.store.read(|store| store.load()).await?;
+        let record = record.await?;
         self.take_in(from, record)
+    }
+
+    /// Whether what failed with `error` is worth another try, since a person has unlocked the
+    /// store meanwhile. Not for who holds the locks: nobody else should wait for that person.
+    pub(crate) async fn is_unlocked_after(&self, error: &Error) -> bool {
+        error.store_error().is_some_and(StoreError::is_no_answer)
+            && self.store.asks_a_person().await
+            && self.store.read_patiently(Kept::load_to_replace).await.is_ok()
     }
 
     fn take_in(&self, from: u64, record: Option<Record>) -> Result<(), Error> {
@@ -121,7 +137,8 @@ impl Core {
         let store = self.store.describe();
         match why {
             Unreadable::Corrupt => {
-                let what = "its content is damaged: log in again, which replaces it";
+                let what =
+                    "its content is damaged: log in again, which keeps the damaged one aside";
                 Error::store(&store, StoreError::corrupt(what))
             }
             Unreadable::Newer(version) => Error::configuration(format!(

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -11,17 +11,19 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::refresh::within;
-use crate::store::{StoreError, TokenStore};
+use crate::store::{Kept, StoreError};
 
 /// Runs a store's methods one at a time on a thread of its own, each within [`STORE_CALL`].
 ///
 /// Not `spawn_blocking`: a call that hangs there would hang the runtime's shutdown too.
 pub(crate) struct StoreThread {
-    store: Arc<dyn TokenStore>,
+    store: Arc<Kept>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    /// Threads that were left alone with a read that hangs.
+    left_alone: Arc<AtomicUsize>,
 }
 
-type Job = Box<dyn FnOnce(&dyn TokenStore) + Send>;
+type Job = Box<dyn FnOnce(&Kept) + Send>;
 type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 /// A write that was given up and goes on.
@@ -36,36 +38,64 @@ impl LateWrite {
 }
 
 impl StoreThread {
-    pub(crate) fn new(store: impl TokenStore) -> Self {
-        Self { store: Arc::new(store), jobs: Mutex::new(None) }
+    pub(crate) fn new(store: Kept) -> Self {
+        Self { store: Arc::new(store), jobs: Mutex::default(), left_alone: Arc::default() }
     }
 
     pub(crate) fn describe(&self) -> String {
         self.store.describe()
     }
 
+    pub(crate) fn may_lose(&self) -> bool {
+        self.store.may_lose()
+    }
+
     /// Runs a read on the store. After the time limit the answer is an error.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        self.call(call).await.map_err(|(error, _)| error)
+        self.call(call, Patience::None).await.map_err(|given_up| self.leave_alone(given_up))
+    }
+
+    /// As [`read`](Self::read), with the time that a person needs to unlock the store. Not for
+    /// who holds the locks: others would wait for that person too.
+    pub(crate) async fn read_patiently<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.call(call, Patience::ForAPerson).await.map_err(|given_up| self.leave_alone(given_up))
     }
 
     /// Runs a write on the store. After the time limit the answer is an error; if the call had
     /// begun by then it runs on, and the error comes with what it will have come to.
     pub(crate) async fn write(
         &self,
-        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
+        call: impl FnOnce(&Kept) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), (Error, Option<LateWrite>)> {
-        let late = |answer: Option<_>| answer.map(LateWrite);
-        self.call(call).await.map_err(|(error, answer)| (error, late(answer)))
+        self.call(call, Patience::None)
+            .await
+            .map_err(|given_up| (given_up.error, given_up.running.map(LateWrite)))
+    }
+
+    /// Whether the store makes us wait because a person is asked to unlock it.
+    pub(crate) async fn asks_a_person(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let store = Arc::clone(&self.store);
+        // A thread of its own: the store's waits, and this call may hang as well.
+        let asked = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
+            let asks = catch_unwind(AssertUnwindSafe(|| store.asks_a_person()));
+            // Nobody may be waiting any more.
+            let _ = reply.send(asks.unwrap_or(false));
+        });
+        asked.is_ok() && matches!(within(ASK, answer).await, Some(Ok(true)))
     }
 
     async fn call<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, (Error, Option<Answer<T>>)> {
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+        patience: Patience,
+    ) -> Result<T, GivenUp<T>> {
         let (reply, mut answer) = oneshot::channel();
         // Whoever claims it first: the thread that begins, or the caller who gives up.
         let claimed = Arc::new(AtomicBool::new(false));
@@ -81,38 +111,63 @@ impl StoreThread {
             }));
         });
         let failed = |error| Error::store(&self.describe(), error);
-        self.send(job).map_err(|error| (failed(error), None))?;
-        match within(STORE_CALL, &mut answer).await {
-            Some(Ok(result)) => result.map_err(|error| (failed(error), None)),
-            Some(Err(_)) => {
-                Err((failed(StoreError::unavailable("the token store's thread is gone")), None))
-            }
+        let ended = |error| GivenUp { error: failed(error), running: None };
+        self.send(job).map_err(ended)?;
+        let mut result = within(STORE_CALL, &mut answer).await;
+        if result.is_none() && patience == Patience::ForAPerson && self.asks_a_person().await {
+            result = within(PERSON, &mut answer).await;
+        }
+        match result {
+            Some(Ok(result)) => result.map_err(ended),
+            Some(Err(_)) => Err(ended(StoreError::unavailable("the token store's thread is gone"))),
             None => {
                 let begun = claimed.swap(true, Ordering::SeqCst);
-                let error = failed(StoreError::unavailable(format!(
-                    "no answer within {} seconds: is it waiting for somebody, or hung?",
-                    STORE_CALL.as_secs()
-                )));
-                Err((error, begun.then_some(answer)))
+                let error = failed(StoreError::no_answer(STORE_CALL));
+                Err(GivenUp { error, running: begun.then_some(answer) })
             }
         }
     }
 
+    /// Leaves the thread alone that a read hangs on: the next call gets a new one. A hung read
+    /// harms nobody; but where several hang, a new one would too.
+    fn leave_alone<T>(&self, given_up: GivenUp<T>) -> Error {
+        if let Some(mut running) = given_up.running
+            && self.left_alone.load(Ordering::SeqCst) < LEFT_ALONE
+            // It may have ended just now.
+            && matches!(running.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        {
+            self.left_alone.fetch_add(1, Ordering::SeqCst);
+            let left_alone = Arc::clone(&self.left_alone);
+            let back: Job = Box::new(move |_| {
+                left_alone.fetch_sub(1, Ordering::SeqCst);
+            });
+            if let Some(jobs) = self.jobs().take() {
+                // The last thing it does, if ever.
+                let _ = jobs.send(back);
+            }
+        }
+        given_up.error
+    }
+
     fn send(&self, job: Job) -> Result<(), StoreError> {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.jobs();
         if jobs.is_none() {
             let (sender, receiver) = mpsc::channel::<Job>();
             let store = Arc::clone(&self.store);
             // Ends when the sender goes with the session.
             thread::Builder::new()
                 .name("reauth-store".to_owned())
-                .spawn(move || receiver.iter().for_each(|job| job(&*store)))
+                .spawn(move || receiver.iter().for_each(|job| job(&store)))
                 .map_err(|e| StoreError::unavailable("could not start a thread").with_source(e))?;
             *jobs = Some(sender);
         }
         jobs.as_ref()
             .and_then(|sender| sender.send(job).ok())
             .ok_or_else(|| StoreError::unavailable("the token store's thread is gone"))
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Option<mpsc::Sender<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,6 +177,27 @@ impl fmt::Debug for StoreThread {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    None,
+    ForAPerson,
+}
+
+/// A call without an answer, and the one that it will have, if it had begun.
+struct GivenUp<T> {
+    error: Error,
+    running: Option<Answer<T>>,
+}
+
 /// A keychain answers in milliseconds; one that is waited for longer than this is hung, and a
 /// person at a terminal would rather know.
 const STORE_CALL: Duration = Duration::from_secs(3);
+
+/// A person has to find the window, and the password.
+const PERSON: Duration = Duration::from_secs(120);
+
+/// Whether it is locked is said at once, or the store is hung.
+const ASK: Duration = Duration::from_secs(1);
+
+/// A prompt that never ends and two of somebody's impatience.
+const LEFT_ALONE: usize = 3;

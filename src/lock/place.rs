@@ -1,0 +1,166 @@
+//! Where the processes of a user meet: a directory of the user's own, for what they share of a
+//! session and isn't secret.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::store::{StoreError, durable};
+
+/// The place of one session.
+///
+/// By default it is under the home directory that the user has in the *password database*: not
+/// `$HOME`, `$XDG_STATE_HOME` or `$TMPDIR`, which two programs of one user may see differently.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    chosen: Option<PathBuf>,
+    name: String,
+}
+
+impl Place {
+    pub(crate) fn new(chosen: Option<PathBuf>, service: &str, account: &str) -> Self {
+        let readable: String = (service.chars())
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .take(READABLE)
+            .collect();
+        let key = digest(&[service, account]);
+        Self { chosen, name: format!("{readable}.{}", &key[..KEY]) }
+    }
+
+    /// The path of this session's file of that kind. Its directory is there, and the user's own.
+    ///
+    /// # Errors
+    /// The directory can't be made, or others can write to it.
+    pub(crate) fn file(&self, kind: &str) -> Result<PathBuf, StoreError> {
+        let directory = match &self.chosen {
+            Some(chosen) => chosen.clone(),
+            None => home().map_err(StoreError::unavailable)?.join("reqwest-reauth"),
+        };
+        durable::create_private_directory(&directory)
+            .map_err(|error| {
+                let message = format!("could not make the directory {}", directory.display());
+                StoreError::unavailable(message).with_source(error)
+            })
+            .and_then(|()| check(&directory))?;
+        Ok(directory.join(format!("{}.{kind}", self.name)))
+    }
+}
+
+/// The parts, told apart, as a SHA-256 in hexadecimal.
+fn digest(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(unix)]
+fn home() -> Result<PathBuf, String> {
+    use nix::unistd::{Uid, User};
+
+    let uid = Uid::effective();
+    let way_out = "name a directory with .state_dir(…)";
+    let user = User::from_uid(uid)
+        .map_err(|error| format!("could not ask for the home directory ({error}): {way_out}"))?;
+    let user = user.ok_or_else(|| {
+        format!("user {uid} is not in the password database, so its home is unknown: {way_out}")
+    })?;
+    let below =
+        if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/state" };
+    Ok(user.dir.join(below))
+}
+
+#[cfg(windows)]
+fn home() -> Result<PathBuf, String> {
+    known_folders::get_known_folder_path(known_folders::KnownFolder::LocalAppData).ok_or_else(|| {
+        "Windows names no folder for local application data: name a directory with .state_dir(…)"
+            .to_owned()
+    })
+}
+
+/// Somebody who can write there could make this user wait, or believe to be logged out.
+#[cfg(unix)]
+fn check(directory: &std::path::Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::MetadataExt;
+
+    let unsafe_because = |why: String| {
+        let shown = directory.display();
+        let next = "put that right, or name another directory with .state_dir(…)";
+        StoreError::unavailable(format!("the directory {shown} {why}: {next}"))
+    };
+    let metadata = std::fs::metadata(directory)
+        .map_err(|error| unsafe_because("could not be looked at".to_owned()).with_source(error))?;
+    let (owner, user) = (metadata.uid(), nix::unistd::Uid::effective().as_raw());
+    if owner != user {
+        return Err(unsafe_because(format!("belongs to user {owner}, not to user {user}")));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(unsafe_because(format!("can be written to by others (mode {mode:03o})")));
+    }
+    Ok(())
+}
+
+/// Local application data is the user's own on Windows; a chosen directory is as it was chosen.
+#[cfg(windows)]
+fn check(_directory: &std::path::Path) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// What is shown of the service's name, so that a person finds the file.
+const READABLE: usize = 32;
+
+/// Hexadecimal digits: 128 bits tell any two sessions apart.
+const KEY: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(unix)]
+    use std::fs;
+
+    #[test]
+    fn sessions_are_told_apart_and_found_by_a_person() {
+        let name = |service, account| Place::new(None, service, account).name;
+        assert!(name("My CLI", "work").starts_with("my-cli."));
+        assert_eq!(name("a", "bc"), name("a", "bc"));
+        assert_ne!(name("a", "bc"), name("ab", "c"));
+        assert_ne!(name("a", "B"), name("a", "b"));
+        let odd = name("../../etc/ä\0", "x");
+        assert!(odd.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'), "{odd}");
+        assert!(!odd.contains("..") && name(&"long".repeat(99), "").len() == READABLE + 1 + KEY);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("a/b");
+        let place = Place::new(Some(inner.clone()), "s", "a");
+        assert!(place.file("trace").unwrap().starts_with(&inner));
+        assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o720)).unwrap();
+        let error = place.file("trace").unwrap_err().to_string();
+        assert!(error.contains("can be written to by others (mode 720)"), "{error}");
+        assert!(error.contains(&inner.display().to_string()) && error.contains(".state_dir("));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_home_is_the_one_of_the_password_database() {
+        // As `getent passwd` has it, whatever $HOME says.
+        let uid = nix::unistd::Uid::effective().to_string();
+        let passwd = std::process::Command::new("getent").args(["passwd", &uid]).output().unwrap();
+        let line = String::from_utf8(passwd.stdout).unwrap();
+        assert!(home().unwrap().starts_with(line.trim_end().split(':').nth(5).unwrap()), "{line}");
+    }
+}

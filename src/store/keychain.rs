@@ -1,0 +1,254 @@
+//! The keychain of the operating system: the default store.
+//!
+//! What the platforms have in common is in `keyring-core`'s error kinds; where they differ is in
+//! `platform`. A record that is too long for an entry is kept in several: see `parts`.
+
+mod parts;
+mod platform;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keyring_core::{CredentialStore, Entry, Error as Refusal};
+use zeroize::Zeroizing;
+
+use crate::store::keychain::parts::Parts;
+use crate::store::{Record, StoreError, TokenStore};
+
+/// Keeps the record in the operating system's keychain: the Keychain on macOS, the Credential
+/// Manager on Windows, the Secret Service (GNOME Keyring, KWallet, KeePassXC) elsewhere.
+///
+/// This is where a session keeps its tokens unless it is given another store, with the session's
+/// service and account for the entry's name. Nothing process-wide is touched, and nothing falls
+/// back: where there is no keychain, the error says so, and what to do.
+///
+/// One entry belongs to one session of one account. Never copy it to another machine, where both
+/// copies would spend the same refresh token; on Windows it doesn't roam. Records longer than an
+/// entry may be (2,560 bytes on Windows) are split, in such an order that a save which is
+/// interrupted leaves the old record or the new one.
+///
+/// To take over what another program stored, a token response (RFC 6749 §5.1) as JSON:
+///
+/// ```no_run
+/// use reqwest_reauth::{KeychainStore, TokenResponse, TokenStore};
+///
+/// # async fn import(session: reqwest_reauth::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// let old = KeychainStore::new("old-cli", "alice");
+/// // The calls block: not on a runtime's thread.
+/// let (record, old) = tokio::task::spawn_blocking(move || (old.load(), old)).await?;
+/// if let Some(record) = record? {
+///     session.log_in(TokenResponse::from_json(record.as_bytes())?).await?;
+///     tokio::task::spawn_blocking(move || old.clear()).await??; // two programs would spend one token
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct KeychainStore {
+    service: String,
+    account: String,
+    open: Box<Open>,
+    /// The connection to the keychain, while nobody uses it. A call takes it out and puts it back
+    /// when it has ended well: one that hangs or fails is never used again.
+    idle: Mutex<Option<Arc<CredentialStore>>>,
+}
+
+type Open = dyn Fn() -> keyring_core::Result<Arc<CredentialStore>> + Send + Sync;
+
+impl KeychainStore {
+    /// The entry of `account` under `service` in the keychain of this machine's user.
+    pub fn new(service: impl Into<String>, account: impl Into<String>) -> Self {
+        Self::with_backend(service, account, platform::open)
+    }
+
+    /// As [`new`](Self::new), in another store of the keyring family: `open` connects to it, at
+    /// the first use and again when a connection has failed.
+    pub fn with_backend(
+        service: impl Into<String>,
+        account: impl Into<String>,
+        open: impl Fn() -> keyring_core::Result<Arc<CredentialStore>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            service: service.into(),
+            account: account.into(),
+            open: Box::new(open),
+            idle: Mutex::new(None),
+        }
+    }
+
+    /// Runs `call` on the keychain, and once more on a new connection if an old one failed: a
+    /// keychain's daemon that was restarted knows nothing of the connections before.
+    fn call<T>(&self, call: impl Fn(&Entries<'_>) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        let attempt = |store: Arc<CredentialStore>| {
+            let entries =
+                Entries { store: &*store, service: &self.service, account: &self.account };
+            let result = call(&entries);
+            if !matches!(result, Err(Trouble::Refused(Refusal::PlatformFailure(_)))) {
+                *self.idle() = Some(store);
+            }
+            result
+        };
+        let idle = self.idle().take();
+        let result = match idle.map(attempt) {
+            None | Some(Err(Trouble::Refused(Refusal::PlatformFailure(_)))) => {
+                (self.open)().map_err(Trouble::NotOpened).and_then(attempt)
+            }
+            Some(result) => result,
+        };
+        result.map_err(Trouble::tell)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Option<Arc<CredentialStore>>> {
+        // It is replaced in one step.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TokenStore for KeychainStore {
+    fn describe(&self) -> String {
+        format!("{} (entry {:?}, account {:?})", platform::NAME, self.service, self.account)
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.call(|entries| {
+            let bytes = parts::load(&entries.main()?, entries)?;
+            Ok(bytes.map(|bytes| Record::from_bytes(&bytes)))
+        })
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        self.call(|entries| parts::save(&entries.main()?, entries, record.as_bytes()))
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.call(|entries| {
+            parts::remove(&entries.main()?, entries)?;
+            parts::remove(&entries.damaged()?, entries)?;
+            entries.remove_leftovers()
+        })
+    }
+
+    fn set_aside(&self) -> Result<(), StoreError> {
+        self.call(|entries| {
+            let (main, damaged) = (entries.main()?, entries.damaged()?);
+            let Some(bytes) = parts::load_what_is_there(&main, entries)? else {
+                return Ok(());
+            };
+            parts::save(&damaged, entries, &bytes)
+        })
+    }
+
+    fn may_lose(&self) -> bool {
+        true
+    }
+
+    fn asks_a_person(&self) -> bool {
+        platform::asks_a_person()
+    }
+}
+
+impl fmt::Debug for KeychainStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeychainStore")
+            .field("service", &self.service)
+            .field("account", &self.account)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The entries that belong to one record.
+struct Entries<'a> {
+    store: &'a CredentialStore,
+    service: &'a str,
+    account: &'a str,
+}
+
+impl Entries<'_> {
+    fn main(&self) -> Result<Entry, Trouble> {
+        self.entry(self.account)
+    }
+
+    /// Where a record is kept aside that can't be read.
+    fn damaged(&self) -> Result<Entry, Trouble> {
+        self.entry(&format!("{}{DAMAGED}", self.account))
+    }
+
+    fn part(&self, parts: &Parts, n: usize) -> Result<Entry, Trouble> {
+        self.entry(&format!("{}{PART}{}.{n}", self.account, parts.id))
+    }
+
+    fn entry(&self, account: &str) -> Result<Entry, Trouble> {
+        platform::entry(self.store, self.service, account).map_err(Trouble::Refused)
+    }
+
+    /// Removes the parts that belong to no record, because a save was interrupted: there are
+    /// pieces of tokens in them.
+    fn remove_leftovers(&self) -> Result<(), Trouble> {
+        let prefix = format!("{}{PART}", self.account);
+        for entry in platform::entries(self.store, self.service, &prefix) {
+            delete(&entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// What an entry holds.
+fn read(entry: &Entry) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+    match entry.get_secret() {
+        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+        Err(Refusal::NoEntry) => Ok(None),
+        Err(refusal) => Err(Trouble::Refused(refusal)),
+    }
+}
+
+fn delete(entry: &Entry) -> Result<(), Trouble> {
+    match entry.delete_credential() {
+        Ok(()) | Err(Refusal::NoEntry) => Ok(()),
+        // All of them are this record's: the user asked for it to go.
+        Err(Refusal::Ambiguous(entries)) => entries.iter().try_for_each(delete),
+        Err(refusal) => Err(Trouble::Refused(refusal)),
+    }
+}
+
+/// Why a call came to nothing.
+enum Trouble {
+    NotOpened(Refusal),
+    Refused(Refusal),
+    /// What is stored isn't what was saved.
+    Damaged(&'static str),
+}
+
+impl Trouble {
+    /// For a person. The keyring family's own errors may hold what is stored, so that only those
+    /// of the platform are passed on.
+    fn tell(self) -> StoreError {
+        match self {
+            Self::NotOpened(Refusal::PlatformFailure(e) | Refusal::NoStorageAccess(e)) => {
+                StoreError::unavailable(platform::NOT_OPENED).with_source(e)
+            }
+            Self::Refused(Refusal::NoStorageAccess(e)) => {
+                StoreError::locked(platform::LOCKED).with_source(e)
+            }
+            Self::Refused(Refusal::PlatformFailure(e)) => {
+                StoreError::unavailable(platform::FAILED).with_source(e)
+            }
+            Self::Refused(Refusal::Ambiguous(entries)) => StoreError::corrupt(format!(
+                "there are {} entries of that name: remove all but one, or log in again",
+                entries.len()
+            )),
+            Self::Refused(
+                Refusal::BadEncoding(_) | Refusal::BadDataFormat(..) | Refusal::BadStoreFormat(_),
+            ) => StoreError::corrupt("the keychain finds its own entry damaged: log in again"),
+            Self::Refused(Refusal::Invalid(what, why)) => {
+                StoreError::unavailable(format!("it refuses the {what}, which {why}"))
+            }
+            Self::NotOpened(refusal) | Self::Refused(refusal) => {
+                StoreError::unavailable(format!("it refused: {refusal}"))
+            }
+            Self::Damaged(what) => StoreError::corrupt(what),
+        }
+    }
+}
+
+/// Behind an account's name. No program names its accounts like that.
+const DAMAGED: &str = " (damaged)";
+const PART: &str = " (part) ";
