@@ -5,7 +5,7 @@
 //! the store.
 
 mod place;
-pub(crate) use place::Place;
+pub(crate) use place::{Place, digest};
 
 use crate::error::Error;
 

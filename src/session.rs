@@ -16,7 +16,7 @@ pub(crate) use thread::Entered;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
@@ -48,7 +48,11 @@ impl Session {
 
     /// The middleware that attaches this session's token, to be given to
     /// [`reqwest_middleware::ClientBuilder::with`]. One session may serve any number of clients.
+    ///
+    /// The store is read from here on, in the background, if that was not done yet: a program
+    /// that sets up its client meanwhile need not wait for it at its first request.
     pub fn middleware(&self) -> ReauthMiddleware {
+        self.core().look_ahead();
         ReauthMiddleware::new(self.clone())
     }
 
@@ -133,7 +137,7 @@ impl Session {
             account: core.account.clone(),
             logged_in: tokens.is_some(),
             logout_reason: core.state.logout_reason(),
-            received_at: tokens.map(|tokens| tokens.received_at),
+            received_at: tokens.map(|tokens| tokens.received_at).filter(|at| *at != UNIX_EPOCH),
             expires_at: tokens.and_then(|tokens| Some(tokens.expiry.as_ref()?.at.wall)),
             refreshes: tokens.map_or(0, |tokens| tokens.generation),
             has_refresh_token: tokens.is_some_and(|tokens| tokens.refresh.is_some()),

@@ -48,7 +48,7 @@ impl Place {
 }
 
 /// The parts, told apart, as a SHA-256 in hexadecimal.
-fn digest(parts: &[&str]) -> String {
+pub(crate) fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());

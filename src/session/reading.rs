@@ -36,10 +36,25 @@ impl Core {
         }
     }
 
-    /// Reads the store on the session's thread, once for everybody who wants it.
+    /// Reads the store before anybody waits for it. One that fails is read again when somebody
+    /// does.
+    pub(crate) fn look_ahead(self: &Arc<Self>) {
+        if matches!(self.state.now().phase, Phase::Unknown) {
+            drop(self.start_to_look());
+        }
+    }
+
     async fn look(self: &Arc<Self>) -> Result<(), Error> {
         self.thread.guard()?;
-        let joined = self.reading.join(
+        match self.start_to_look() {
+            Joined::Already(()) => Ok(()),
+            Joined::Waiting(reading) => reading.wait().await,
+        }
+    }
+
+    /// Reads the store on the session's thread, once for everybody who wants it.
+    fn start_to_look(self: &Arc<Self>) -> Joined<(), ()> {
+        self.reading.join(
             0,
             || None::<()>,
             |landing| {
@@ -56,11 +71,7 @@ impl Core {
                     landing.land(core.read_store(record).await);
                 });
             },
-        );
-        match joined {
-            Joined::Already(()) => Ok(()),
-            Joined::Waiting(reading) => reading.wait().await,
-        }
+        )
     }
 
     /// Reads the store and takes in what is newer. On the session's thread, under the locks.

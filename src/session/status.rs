@@ -42,7 +42,8 @@ impl Status {
         &self.account
     }
 
-    /// When the access token was received, by the wall clock of the machine that did.
+    /// When the access token was received, by the wall clock of the machine that did. `None` too
+    /// for tokens that another program had put into the store.
     pub fn received_at(&self) -> Option<SystemTime> {
         self.received_at
     }

@@ -8,9 +8,15 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use zeroize::Zeroizing;
 
-use crate::token::{Birth, Expiry, LoginId, Moment, RefreshToken, Secret, TokenResponse, Tokens};
+use crate::lock::digest;
+use crate::token::{
+    Birth, Expiry, Identity, LoginId, Moment, RefreshToken, Secret, TokenResponse, Tokens,
+};
 
 /// One session's tokens, as a [`TokenStore`](crate::TokenStore) keeps them.
+///
+/// A store that holds a token response (RFC 6749 §5.1) in place of a record, because another
+/// program put it there, is understood too: whose tokens these are is logged in.
 ///
 /// The bytes are secret and opaque: a store gives back the ones it got. They are wiped from
 /// memory on drop, and `Debug` doesn't show them.
@@ -51,7 +57,9 @@ impl Record {
 
     /// What the record says, as tokens of the login counted as `epoch` here.
     pub(crate) fn read(&self, pin: &Pin, epoch: u64, now: Moment) -> Result<Tokens, Unreadable> {
-        let version: Version = serde_json::from_slice(&self.0).map_err(|_| Unreadable::Corrupt)?;
+        let Ok(version) = serde_json::from_slice::<Version>(&self.0) else {
+            return self.import(epoch, now).ok_or(Unreadable::Corrupt);
+        };
         if version.version > VERSION {
             return Err(Unreadable::Newer(version.version));
         }
@@ -91,6 +99,34 @@ impl Record {
             accepted: AtomicU64::new(0),
         })
     }
+}
+
+impl Record {
+    /// The tokens of a token response (RFC 6749 §5.1) that another program put here. When that
+    /// was, nobody knows: so neither when they end.
+    fn import(&self, epoch: u64, now: Moment) -> Option<Tokens> {
+        let text = utf16_as_utf8(&self.0);
+        let mut response = TokenResponse::parse(text.as_deref().unwrap_or(&self.0)).ok()?;
+        (response.expires_in, response.refresh_expires_in) = (None, None);
+        let refresh = response.refresh_token.as_ref().map_or("", Secret::expose);
+        let identity = Identity {
+            // The same in each process that reads it, and in this one the next time.
+            login: LoginId(digest(&["imported", response.access_token.expose(), refresh])),
+            epoch,
+            generation: 0,
+            birth: Birth::Login,
+        };
+        let received = Moment { wall: UNIX_EPOCH, ..now };
+        Some(Tokens { received: None, ..Tokens::received(&response, None, identity, received) })
+    }
+}
+
+/// How programs keep text in Windows' Credential Manager.
+fn utf16_as_utf8(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let units = bytes.starts_with(b"{\0").then(|| bytes.chunks_exact(2))?;
+    let units = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    let text: Option<String> = char::decode_utf16(units).map(Result::ok).collect();
+    text.map(|text| Zeroizing::new(text.into_bytes()))
 }
 
 impl fmt::Debug for Record {
@@ -219,6 +255,28 @@ mod tests {
             .replace("elsewhere", &pin().0);
         let record = Record::from_bytes(far.as_bytes());
         assert!(record.read(&pin(), 0, Moment::now()).is_ok(), "no panic on an absurd time");
+    }
+
+    #[test]
+    fn a_token_response_of_another_program_is_a_login_of_unknown_age() {
+        let text = r#" {"access_token":"at","refresh_token":"rt","expires_in":300,"scope":"a"}"#;
+        let utf16 = text.trim().encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let read = |bytes: &[u8], epoch| {
+            Record::from_bytes(bytes).read(&pin(), epoch, Moment::now()).unwrap()
+        };
+        let (first, again, wide) =
+            (read(text.as_bytes(), 1), read(text.as_bytes(), 2), read(&utf16, 1));
+        assert_eq!((&first.login, &first.login), (&again.login, &wide.login));
+        assert_eq!((first.epoch, first.generation, first.birth), (1, 0, Birth::Login));
+        assert_eq!((first.access.expose(), first.refresh.unwrap().secret()), ("at", "rt"));
+        assert_eq!((wide.access.expose(), wide.refresh.unwrap().secret()), ("at", "rt"));
+        assert_eq!((first.received_at, first.received), (UNIX_EPOCH, None));
+        assert!(first.expiry.is_none() && first.refresh_expires_at.is_none());
+        let other = read(br#"{"access_token":"at","refresh_token":"rt2"}"#, 1);
+        assert_ne!(other.login, first.login);
+        // As a record, from the first refresh on.
+        let saved = Record::of(&again, &pin()).read(&pin(), 1, Moment::now()).unwrap();
+        assert_eq!(saved.login, first.login);
     }
 
     fn pin() -> Pin {
