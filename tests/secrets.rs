@@ -3,6 +3,9 @@
 //! The mock server's tokens can be told by their form; whatever else must not show has the word
 //! `canary` in it. The log of this whole program is looked at, whichever test wrote it.
 
+#[cfg(all(feature = "keychain", target_os = "linux"))]
+#[path = "support/keychain.rs"]
+mod keychain;
 mod support;
 
 use std::error::Error as StdError;
@@ -315,6 +318,49 @@ async fn nothing_shows_when_an_endpoint_or_a_store_panics() {
     assert!(log().contains("it broke: "), "the panic was seen");
     assert!(log().contains(" broke: MemoryStore"), "the panic was seen");
     the_log_is_clean();
+}
+
+#[cfg(all(feature = "keychain", target_os = "linux"))]
+#[test]
+fn nothing_shows_of_what_goes_through_the_keychain() {
+    let name = "nothing_shows_of_what_goes_through_the_keychain";
+    keychain::in_a_session(name, async |mut keychain| {
+        watch();
+        let (server, state) = (MockServer::start(), tempfile::tempdir().unwrap());
+        let start = || {
+            let builder = Session::builder("test", support::endpoint(&server));
+            builder.origin(server.origin()).state_dir(state.path()).build().unwrap()
+        };
+        let session = start();
+        session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+        server.expire_access_tokens();
+        let response = soon(client(&session).get(server.api_url("things")).send()).await;
+        assert_eq!(response.unwrap().status(), 200);
+        clean("a status", &shown(&start().status().await.unwrap()));
+        let store = reqwest_reauth::KeychainStore::new("test", "default");
+        clean("a store", &shown(&store));
+        clean("a record", &shown(&store.load().unwrap().unwrap()));
+
+        keychain.lock();
+        clean("a locked keychain", &chain(&start().is_logged_in().await.unwrap_err()));
+        keychain.unlock();
+        keychain.put("test", "default", br#"{"version":1,"access_token":"canary"#);
+        clean("a damaged entry", &chain(&start().is_logged_in().await.unwrap_err()));
+        session.log_in(TokenResponse::new("canary").refresh_token("canary")).await.unwrap();
+        keychain.kill();
+        clean("a dead keychain", &chain(&start().is_logged_in().await.unwrap_err()));
+        keychain.start();
+        session.log_out().await.unwrap();
+
+        let files = std::fs::read_dir(state.path()).unwrap();
+        for file in files.map(|file| file.unwrap().path()) {
+            clean("a file's name", &file.display().to_string());
+            clean("a file", &std::fs::read_to_string(file).unwrap());
+        }
+        let log = log();
+        assert!(log.contains("zbus"), "what the keychain's client says is looked at too");
+        the_log_is_clean();
+    });
 }
 
 /// What the checks above rest on: they see what is there.

@@ -34,16 +34,20 @@ impl Kept {
     /// The record. `None` only when nobody is logged in.
     pub(crate) fn load(&self) -> Result<Option<Record>, StoreError> {
         let record = self.store.load()?;
-        if record.is_none()
-            && let Some(trace) = &self.trace
-            && trace.says_logged_in()?
-        {
-            return Err(StoreError::unavailable(
+        let Some(trace) = self.trace.as_ref().filter(|_| record.is_none()) else {
+            return Ok(record);
+        };
+        if !trace.says_logged_in()? {
+            return Ok(None);
+        }
+        // Look again: another program may have logged in between the two.
+        match self.store.load()? {
+            None => Err(StoreError::unavailable(
                 "it has no entry any more, though nobody has logged out: unlock or restore it, \
                  or log in again",
-            ));
+            )),
+            record => Ok(record),
         }
-        Ok(record)
     }
 
     /// The record that a login or a logout finds: for them, one that was lost is none.

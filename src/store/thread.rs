@@ -201,3 +201,72 @@ const ASK: Duration = Duration::from_secs(1);
 
 /// A prompt that never ends and two of somebody's impatience.
 const LEFT_ALONE: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    use crate::lock::Place;
+    use crate::refresh::Trace;
+    use crate::store::{Record, TokenStore};
+
+    /// Whose reads hang, for good or until they are let go.
+    struct Hangs {
+        begun: Arc<AtomicUsize>,
+        begins: Mutex<mpsc::Sender<()>>,
+        go_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl TokenStore for Hangs {
+        fn describe(&self) -> String {
+            "a store that hangs".to_owned()
+        }
+
+        fn load(&self) -> Result<Option<Record>, StoreError> {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            self.begins.lock().unwrap().send(()).unwrap();
+            // Disconnected, in the end.
+            let _ = self.go_on.lock().unwrap().recv();
+            Ok(None)
+        }
+
+        fn save(&self, _: &Record) -> Result<(), StoreError> {
+            unreachable!()
+        }
+
+        fn clear(&self) -> Result<(), StoreError> {
+            unreachable!()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_hangs_leaves_its_thread_alone_and_few_threads_are() {
+        let (begins, begun_once) = mpsc::channel();
+        let (go, go_on) = mpsc::channel();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let store = Hangs {
+            begun: Arc::clone(&begun),
+            begins: Mutex::new(begins),
+            go_on: Mutex::new(go_on),
+        };
+        let trace = Trace::new(Place::new(None, "test", "test"));
+        let thread = StoreThread::new(Kept::new(Arc::new(store), trace));
+        let hung = async |begins: bool| {
+            let mut read = pin!(thread.read(Kept::load));
+            // Asked once, it has sent the job; then the clock stands until the job begins.
+            assert!(tokio::time::timeout(Duration::ZERO, &mut read).await.is_err());
+            if begins {
+                begun_once.recv().unwrap();
+            }
+            assert!(read.await.unwrap_err().is_store());
+        };
+        for _ in 0..=LEFT_ALONE {
+            hung(true).await;
+        }
+        // The last one is waited for.
+        hung(false).await;
+        assert_eq!(begun.load(Ordering::SeqCst), LEFT_ALONE + 1);
+        drop(go);
+    }
+}

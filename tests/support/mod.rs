@@ -242,6 +242,11 @@ impl Turnstile {
         }
     }
 
+    /// How many have come so far.
+    pub fn count(&self) -> usize {
+        self.0.state.lock().unwrap().0
+    }
+
     pub fn open(&self) {
         self.0.state.lock().unwrap().1 = true;
         self.0.opened.notify_all();

@@ -95,7 +95,8 @@ mod imp {
 mod imp {
     use super::{Arc, CredentialStore, Entry, Result};
     use std::borrow::Cow;
-    use std::fmt::Write;
+
+    pub(super) use super::windows_name::{account, service};
 
     pub(in super::super) const NAME: &str = "the keychain (Windows Credential Manager)";
     pub(in super::super) const NOT_OPENED: &str =
@@ -109,33 +110,6 @@ mod imp {
 
     pub(in super::super) fn open() -> Result<Arc<CredentialStore>> {
         Ok(windows_native_keyring_store::Store::new()?)
-    }
-
-    /// Entries are named `account.service` there, in any case: so that no two are taken for one,
-    /// what could make them look alike is escaped.
-    pub(super) fn account(name: &str) -> Cow<'_, str> {
-        escaped(name, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    }
-
-    pub(super) fn service(name: &str) -> Cow<'_, str> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        escaped(name, |byte| plain(byte) || matches!(byte, b'-' | b'_' | b'.'))
-    }
-
-    fn escaped(name: &str, plain: impl Fn(u8) -> bool) -> Cow<'_, str> {
-        if name.bytes().all(&plain) {
-            return name.into();
-        }
-        let escape = |mut out: String, byte| {
-            // Writing to a String can't fail.
-            let _ = if plain(byte) {
-                write!(out, "{}", char::from(byte))
-            } else {
-                write!(out, "%{byte:02x}")
-            };
-            out
-        };
-        name.bytes().fold(String::new(), escape).into()
     }
 
     pub(super) fn search(service: &str, prefix: &str) -> (&'static str, Cow<'static, str>) {
@@ -164,4 +138,66 @@ fn unchanged(name: &str) -> std::borrow::Cow<'_, str> {
 fn specified(entry: &Entry, service: &str, prefix: &str) -> bool {
     (entry.get_specifiers())
         .is_some_and(|(of, account)| of == service && account.starts_with(prefix))
+}
+
+/// On Windows an entry's name is `account.service`, in any case. So that no two are taken for
+/// one, what could make them look alike is escaped. Simple names stay as other programs of the
+/// keyring family have them.
+#[cfg(any(windows, test))]
+mod windows_name {
+    use std::borrow::Cow;
+    use std::fmt::Write;
+
+    pub(super) fn account(name: &str) -> Cow<'_, str> {
+        escaped(name, |byte| is_plain(byte))
+    }
+
+    pub(super) fn service(name: &str) -> Cow<'_, str> {
+        escaped(name, |byte| is_plain(byte) || byte == b'.')
+    }
+
+    fn is_plain(byte: u8) -> bool {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'@')
+    }
+
+    fn escaped(name: &str, plain: impl Fn(u8) -> bool) -> Cow<'_, str> {
+        if name.bytes().all(&plain) {
+            return name.into();
+        }
+        let escape = |mut out: String, byte| {
+            // Writing to a String can't fail.
+            let _ = match plain(byte) {
+                true => write!(out, "{}", char::from(byte)),
+                false => write!(out, "%{byte:02x}"),
+            };
+            out
+        };
+        name.bytes().fold(String::new(), escape).into()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn names_that_differ_stay_different_in_any_case() {
+            let name = |of, user| format!("{}.{}", account(user), service(of)).to_uppercase();
+            assert_eq!(name("my-cli", "work"), "WORK.MY-CLI");
+            assert_eq!(name("my.cli", "me@example"), "ME@EXAMPLE.MY.CLI");
+            let all = [
+                ("a", "b.c"),
+                ("c.a", "b"),
+                ("a", "B.c"),
+                ("A", "b.c"),
+                ("a", "b%2ec"),
+                ("é", ""),
+                ("É", ""),
+            ];
+            for (n, (of, user)) in all.iter().enumerate() {
+                for (other_of, other_user) in &all[..n] {
+                    assert_ne!(name(of, user), name(other_of, other_user));
+                }
+            }
+        }
+    }
 }
