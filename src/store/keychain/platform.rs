@@ -149,7 +149,7 @@ mod windows_name {
     use std::fmt::Write;
 
     pub(super) fn account(name: &str) -> Cow<'_, str> {
-        escaped(name, |byte| is_plain(byte))
+        escaped(name, is_plain)
     }
 
     pub(super) fn service(name: &str) -> Cow<'_, str> {
