@@ -9,6 +9,8 @@ mod answer;
 mod oauth2;
 pub use oauth2::OAuth2Endpoint;
 pub(crate) use oauth2::header;
+mod secret;
+pub use secret::ClientSecret;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -57,6 +59,13 @@ pub trait TokenEndpoint: Send + Sync + 'static {
         Ok(false)
     }
 
+    /// How long the server lets a spent refresh token be repeated, where that is known. Then the
+    /// session waits half as long for an answer before it sends the token once more, instead of
+    /// 30 seconds. Default: unknown.
+    fn reuse_grace(&self) -> Option<Duration> {
+        None
+    }
+
     /// Tells at [`build`](crate::SessionBuilder::build) what is wrong with the settings, such as
     /// a URL that doesn't parse. Default: nothing.
     ///
@@ -90,6 +99,8 @@ pub(crate) enum Outcome {
     Busy(Option<Duration>),
     /// The server refused the request, not the token.
     Misconfigured,
+    /// A refusal without a word of why: the token may be spent.
+    Unreadable,
     /// An answer that means nothing known: the token may be spent.
     Unexpected,
 }
@@ -130,14 +141,21 @@ impl RefreshError {
         Self::new(Outcome::Unexpected, message)
     }
 
+    /// A refusal that says nothing readable: transient, but the third in a row means that a login
+    /// is [required](crate::Error::is_login_required). The tokens are kept.
+    pub(crate) fn unreadable(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Unreadable, message)
+    }
+
     /// Reads a whole answer without tokens as RFC 6749 §5.2 and RFC 9110 have it.
     ///
     /// `invalid_grant` in a JSON body is [`rejected`](Self::rejected); 500, 502, 503 and 504 are
     /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
     /// other error codes, redirects and 404 are [`misconfigured`](Self::misconfigured); anything
-    /// else is [`unexpected`](Self::unexpected).
+    /// else is [`unexpected`](Self::unexpected), and the third 4xx in a row whose body is empty
+    /// or not JSON makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        answer::refusal(status, headers, body)
+        answer::refusal(status, headers, body, &[])
     }
 
     /// Adds the cause. It must not hold a token.
@@ -192,6 +210,8 @@ impl From<reqwest::Error> for RefreshError {
             Self::answered(status, &HeaderMap::new(), b"")
         } else if error.is_builder() {
             Self::misconfigured("the refresh request could not be made").with_source(error)
+        } else if error.is_connect() && is_about_tls(&error) {
+            Self::not_sent(UNTRUSTED).with_source(error)
         } else if error.is_connect() {
             Self::not_sent("could not connect to the token endpoint").with_source(error)
         } else if is_whole(&error) {
@@ -214,6 +234,22 @@ fn is_whole(error: &reqwest::Error) -> bool {
     }
     false
 }
+
+/// Whether connecting failed because the server's certificate was not accepted. TLS libraries
+/// have error types of their own; what they have in common is the word.
+fn is_about_tls(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if error.source().is_none() {
+            return error.to_string().to_lowercase().contains("certificate");
+        }
+        source = error.source();
+    }
+    false
+}
+
+const UNTRUSTED: &str = "the token endpoint's TLS certificate is not accepted here: a company's own \
+    root certificate is added with .token_client(…)";
 
 /// A server that asks for more than an hour is misconfigured; the user should not wait a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);

@@ -42,7 +42,7 @@ enum Kind {
     TimedOut,
     /// The locks were not to be had in time.
     Busy,
-    LoginRequired,
+    LoginRequired(&'static str),
     Configuration(String),
     Store(String),
     Internal(&'static str),
@@ -114,10 +114,11 @@ impl Error {
         matches!(self.inner.kind, Kind::TimedOut)
     }
 
-    /// The server refuses the access token, and the session has no refresh token to get another:
-    /// only a new login helps. Nothing was cleared.
+    /// The server refuses the access token, and the session has no refresh token to get another;
+    /// or the token endpoint has refused three refreshes in a row without saying why. A new login
+    /// helps. Nothing was cleared.
     pub fn is_login_required(&self) -> bool {
-        matches!(self.inner.kind, Kind::LoginRequired)
+        matches!(self.inner.kind, Kind::LoginRequired(_))
     }
 
     /// The program, or the server's idea of it, has to be put right: a URL, the client id, the
@@ -169,7 +170,13 @@ impl Error {
     }
 
     pub(crate) fn login_required() -> Self {
-        Self::new(Kind::LoginRequired, None)
+        let what = "the access token was refused and there is no refresh token: log in";
+        Self::new(Kind::LoginRequired(what), None)
+    }
+
+    pub(crate) fn refused_without_a_reason(cause: RefreshError) -> Self {
+        let what = "the token endpoint keeps refusing to refresh without saying why: log in";
+        Self::new(Kind::LoginRequired(what), Some(cause.into()))
     }
 
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
@@ -212,12 +219,9 @@ impl fmt::Display for Error {
             }
             Kind::TimedOut => f.write_str("the request timed out while it waited for a token"),
             Kind::Busy => f.write_str("an earlier refresh or login of this session still goes on"),
-            Kind::LoginRequired => {
-                f.write_str("the access token was refused and there is no refresh token: log in")
-            }
             Kind::Configuration(what) => f.write_str(what),
             Kind::Store(store) => write!(f, "the token store failed: {store}"),
-            Kind::Internal(what) => f.write_str(what),
+            Kind::LoginRequired(what) | Kind::Internal(what) => f.write_str(what),
         }
     }
 }
@@ -279,7 +283,7 @@ impl StdError for Link {
 impl Kind {
     fn advice(&self) -> &'static str {
         match self {
-            Self::LoggedOut(_) | Self::LoginRequired => "log in to go on",
+            Self::LoggedOut(_) | Self::LoginRequired(_) => "log in to go on",
             Self::Refresh | Self::Withheld | Self::Busy | Self::Store(_) => "try again later",
             Self::TimedOut => "allow more time, or try again",
             Self::Configuration(_) => "put the program's settings right",

@@ -1,6 +1,6 @@
 //! Access tokens that never expire under you: a middleware for [reqwest] that attaches the token,
-//! refreshes it exactly once however many requests want it, replays the request, or tells you
-//! that the user is logged out.
+//! refreshes it exactly once however many requests want it, keeps it in the operating system's
+//! keychain, replays the request, or tells you that the user is logged out.
 //!
 //! The modules in the order in which a request meets them are the story:
 //!
@@ -12,6 +12,9 @@
 //! 6. `lock`, `store`, `token`: what it stands on.
 //!
 //! [`Session::builder`] is where to begin.
+//!
+//! The feature `keychain`, on by default, brings `KeychainStore`, which sessions use unless they
+//! are given another store.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
@@ -35,14 +38,14 @@ mod origin;
 mod challenge;
 
 mod session;
-pub use session::{Revocation, Session, SessionBuilder, Status};
+pub use session::{KeepAlive, Revocation, Session, SessionBuilder, Status};
 
 mod refresh;
 
 mod lock;
 
 mod endpoint;
-pub use endpoint::{OAuth2Endpoint, RefreshError, TokenEndpoint};
+pub use endpoint::{ClientSecret, OAuth2Endpoint, RefreshError, TokenEndpoint};
 
 mod store;
 #[cfg(feature = "keychain")]

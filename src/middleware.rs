@@ -73,10 +73,13 @@ impl ReauthMiddleware {
             return Verdict::Answer(response);
         }
         let status = response.status();
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            core.storm.accepted(tokens, place);
-        }
         if status != StatusCode::UNAUTHORIZED {
+            if core.unauthorized.as_ref().is_some_and(|is| is(&response)) {
+                return Verdict::Refused(response);
+            }
+            if status.is_success() || status == StatusCode::NOT_MODIFIED {
+                core.storm.accepted(tokens, place);
+            }
             return Verdict::Answer(response);
         }
         match challenge::read(response.headers()) {
@@ -128,7 +131,7 @@ impl Middleware for ReauthMiddleware {
         let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
             Recovery::Replay(fresh) => fresh,
             Recovery::Withheld(wait) => return Ok(marked(refused, RefreshWithheld(wait))),
-            Recovery::LoginRequired => return Ok(marked(refused, LoginRequired)),
+            Recovery::LoginRequired(_) => return Ok(marked(refused, LoginRequired)),
         };
         let Some(mut replay) = spare.map(Spare::into_request) else {
             return Ok(marked(refused, NotReplayed));

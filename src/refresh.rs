@@ -25,7 +25,10 @@ pub(crate) use storm::{Place, Storm};
 mod trace;
 pub(crate) use trace::Trace;
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use crate::endpoint::{Outcome, RefreshError};
@@ -100,7 +103,7 @@ async fn refresh(
         return rejected(core, locked, &current, maybe_spent).await;
     }
 
-    let http = locked.http().map_err(Error::refresh)?;
+    let http = locked.http(core).map_err(Error::refresh)?;
     // From here on the program's end waits: what is sent may be spent.
     locked.enter(core)?;
     let unanswered_before = locked.gate.mark.set(&current);
@@ -118,6 +121,7 @@ async fn refresh(
             commit(core, locked, Arc::new(tokens)).await
         }
         Err(error) => {
+            let unreadable = locked.gate.unreadable(&current, error.outcome());
             match error.outcome() {
                 // Known not to be spent by this transaction: an older question stays open.
                 Outcome::NotSent | Outcome::Busy(_) if !replayed && !unanswered_before => {
@@ -130,6 +134,9 @@ async fn refresh(
                 }
                 _ => {}
             }
+            if unreadable >= UNREADABLE_MAX {
+                return Err(Error::refused_without_a_reason(error));
+            }
             Err(Error::refresh(error))
         }
     }
@@ -138,28 +145,54 @@ async fn refresh(
 /// Sends the refresh token, and once more if the answer is lost: at once and under the same
 /// lock, since a server that lets a spent token be repeated does so for a short while only.
 /// Whether it was sent twice is the second half of the answer.
-async fn exchange(
-    core: &Core,
-    http: &reqwest::Client,
-    token: &RefreshToken,
-) -> (Result<TokenResponse, RefreshError>, bool) {
-    let attempt = async |limit: Duration| {
-        let result = match within(limit, core.endpoint.refresh(http, token)).await {
-            Some(result) => result,
-            None => Err(RefreshError::no_answer(format!(
-                "the token endpoint gave no answer within {} seconds",
-                limit.as_secs()
-            ))),
-        };
-        result.and_then(|response| match response.check() {
-            Ok(()) => Ok(response),
-            Err(why) => Err(RefreshError::unexpected(why)),
-        })
+async fn exchange(core: &Core, http: &reqwest::Client, token: &RefreshToken) -> (Answer, bool) {
+    let attempt = async || -> Answer {
+        let response = core.endpoint.refresh(http, token).await?;
+        response.check().map_err(RefreshError::unexpected)?;
+        Ok(response)
     };
-    match attempt(EXCHANGE).await {
-        Err(error) if error.outcome() == Outcome::NoAnswer => (attempt(REPLAY).await, true),
-        result => (result, false),
+    let mut first = pin!(attempt());
+    let patience = core.endpoint.reuse_grace().map_or(EXCHANGE, |grace| (grace / 2).min(EXCHANGE));
+    match within(patience, &mut first).await {
+        Some(Err(error)) if error.outcome() == Outcome::NoAnswer => {
+            (within(REPLAY, attempt()).await.unwrap_or_else(|| Err(no_answer(REPLAY))), true)
+        }
+        Some(result) => (result, false),
+        // The first answer may still come, and is as good.
+        None => (either(first, pin!(attempt())).await, true),
     }
+}
+
+/// The answer to the first request, or to the second, which asks the same: whichever brings
+/// tokens. Where the second is refused, the first may have been what spent the token.
+async fn either(
+    mut first: Pin<&mut impl Future<Output = Answer>>,
+    mut second: Pin<&mut impl Future<Output = Answer>>,
+) -> Answer {
+    let mut refused = None;
+    let both = async {
+        let earlier = poll_fn(|context| match first.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready((answer, true)),
+            Poll::Pending => second.as_mut().poll(context).map(|answer| (answer, false)),
+        });
+        match earlier.await {
+            (Err(error), true) if error.outcome() == Outcome::NoAnswer => second.await,
+            (Err(error), false) => {
+                refused = Some(error);
+                first.await
+            }
+            (answer, _) => answer,
+        }
+    };
+    let answer = within(REPLAY, both).await.unwrap_or_else(|| Err(no_answer(REPLAY)));
+    answer.map_err(|error| refused.unwrap_or(error))
+}
+
+type Answer = Result<TokenResponse, RefreshError>;
+
+fn no_answer(limit: Duration) -> RefreshError {
+    let seconds = limit.as_secs_f32();
+    RefreshError::no_answer(format!("the token endpoint gave no answer within {seconds} seconds"))
 }
 
 /// The server refuses the refresh token for good: the session's end, unless the store has news.
@@ -249,9 +282,9 @@ impl Unsaved {
     }
 }
 
-/// The bare client that token requests are sent with.
-pub(crate) fn client() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
+/// The bare client that token requests are sent with. What must not be otherwise is set last.
+pub(crate) fn client(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder
         .redirect(reqwest::redirect::Policy::none())
         // reqwest re-sends refused HTTP/2 streams by itself; we count what is sent.
         .retry(reqwest::retry::never())
@@ -272,6 +305,10 @@ const REPLAY: Duration = Duration::from_secs(10);
 
 /// One whole transaction of somebody else (exchange, replay, store), and half of another.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(65);
+
+/// A server that says no three times without a reason will not say yes: the user has to log in,
+/// though nothing is known to be over.
+const UNREADABLE_MAX: u32 = 3;
 
 const SAVE_AGAIN_MIN: Duration = Duration::from_millis(200);
 const SAVE_AGAIN_MAX: Duration = Duration::from_secs(5);

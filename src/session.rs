@@ -4,6 +4,8 @@ mod builder;
 pub use builder::SessionBuilder;
 mod core;
 pub(crate) use core::{Core, Recovery};
+mod keep_alive;
+pub use keep_alive::KeepAlive;
 mod login;
 mod logout;
 pub use logout::Revocation;
@@ -118,8 +120,19 @@ impl Session {
         match self.core().recover(&token.0, None).await? {
             Recovery::Replay(tokens) => Ok(AccessToken(tokens)),
             Recovery::Withheld(retry_after) => Err(Error::withheld(retry_after)),
-            Recovery::LoginRequired => Err(Error::login_required()),
+            Recovery::LoginRequired(error) => Err(error),
         }
+    }
+
+    /// Refreshes ahead from now on, with no traffic too, until the result is dropped: for programs
+    /// that are open all day, and servers whose refresh tokens live hardly longer than the access
+    /// tokens. Needs to know a lifetime (`expires_in`, or the refresh token's). Goes on over
+    /// failures, suspends, logouts and logins.
+    ///
+    /// # Errors
+    /// The session's thread could not be started.
+    pub fn keep_alive(&self) -> Result<KeepAlive, Error> {
+        KeepAlive::start(self.clone())
     }
 
     /// How the session stands, for a person to read.

@@ -8,7 +8,7 @@ pub(crate) mod durable;
 mod file;
 pub use file::FileStore;
 mod kept;
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Before, Kept};
 #[cfg(feature = "keychain")]
 mod keychain;
 #[cfg(feature = "keychain")]
@@ -27,9 +27,10 @@ use std::time::Duration;
 
 /// Keeps the record of one session.
 ///
-/// The methods may block: they run one at a time, on a thread that the session keeps for its
-/// store. A call that takes longer than 3 seconds is given up by the session, which goes on with
-/// a transient error; the call itself runs to its end before the next one starts.
+/// The methods may block: they run on a thread that the session keeps for its store. A call that
+/// takes longer than 3 seconds is given up by the session, which goes on with a transient error.
+/// The call itself goes on; while it is a write, no other call starts, and beside a `load` that
+/// hangs, later calls run on another thread.
 pub trait TokenStore: Send + Sync + 'static {
     /// Names the store for people, for instance `the file /home/me/.config/tokens.json`.
     fn describe(&self) -> String;
@@ -52,6 +53,13 @@ pub trait TokenStore: Send + Sync + 'static {
     /// # Errors
     /// The record may still be there.
     fn clear(&self) -> Result<(), StoreError>;
+
+    /// Names the record: stores with the same identity hold the same one. What sessions note
+    /// beside their stores is found by it, so it stays the same over versions of the program.
+    /// Default: as described.
+    fn identity(&self) -> String {
+        self.describe()
+    }
 
     /// Keeps a copy of what is stored and can't be read, where a person can look at it: a login
     /// is about to replace it. A later [`clear`](Self::clear) removes the copy too. Default:

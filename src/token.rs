@@ -138,6 +138,12 @@ impl Expiry {
             Freshness::Fresh
         }
     }
+
+    /// How long until the leeway begins, by the clock that says it is sooner.
+    pub(crate) fn leeway_in(&self, now: Moment) -> Duration {
+        let wall = self.at.wall.duration_since(now.wall).unwrap_or_default();
+        wall.min(self.at.mono.saturating_duration_since(now.mono)).saturating_sub(self.leeway)
+    }
 }
 
 fn leeway(lifetime: Duration) -> Duration {

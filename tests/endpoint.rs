@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mock_server::{Fault, MockServer, Recorded, Route};
-use reqwest_reauth::{MemoryStore, OAuth2Endpoint, Session};
+use reqwest_reauth::{ClientSecret, LogoutReason, MemoryStore, OAuth2Endpoint, Session};
 use support::{Fixture, client, found, soon, tokens, tokens_without_expiry};
 
 /// Logs in with `endpoint` as it is set up by the test, and refreshes once.
@@ -62,6 +65,60 @@ async fn a_client_secret_goes_form_encoded_into_http_basic() {
     // base64("my+cli%3A1:p%26ss%3A+w%C3%B6rd%25")
     let basic = "Basic bXkrY2xpJTNBMTpwJTI2c3MlM0ErdyVDMyVCNnJkJTI1";
     assert_eq!(requests[0].header("authorization"), Some(basic));
+}
+
+#[tokio::test]
+async fn a_client_secret_goes_as_it_is_to_servers_that_want_that() {
+    let server = MockServer::start();
+    let endpoint =
+        OAuth2Endpoint::new(server.token_url(), "my cli").client_secret_unencoded("p&ss: wörd%");
+    let requests = refresh_with(&server, endpoint).await;
+    // base64("my cli:p&ss: wörd%")
+    let basic = "Basic bXkgY2xpOnAmc3M6IHfDtnJkJQ==";
+    assert_eq!(requests[0].header("authorization"), Some(basic));
+}
+
+#[tokio::test]
+async fn a_client_secret_that_is_asked_for_is_asked_for_at_each_request() {
+    let server = MockServer::builder().client("my-cli", "s&cret").start().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let secret = {
+        let asked = Arc::clone(&asked);
+        ClientSecret::ask(move || match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Err("the keychain is locked".into()),
+            _ => Ok("s&cret".to_owned()),
+        })
+    };
+    let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli").client_secret(secret);
+    let session = Session::builder("test", endpoint).origin(server.origin());
+    let session = session.store(MemoryStore::new()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    let get = || soon(client(&session).get(server.api_url("things")).send());
+    let error = get().await.unwrap_err();
+    assert!(found(&error).is_transient(), "{error:?}");
+    let text = format!("{:#}", anyhow::Error::new(found(&error).clone()));
+    assert!(text.ends_with("secret could not be had: the keychain is locked"), "{text}");
+    assert_eq!(server.counters().token_requests, 0);
+    tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    assert_eq!(get().await.unwrap().status(), 200);
+    assert_eq!((server.counters().refreshes, asked.load(Ordering::SeqCst)), (1, 2));
+}
+
+#[tokio::test]
+async fn an_error_code_of_the_servers_own_ends_the_session_where_it_is_an_alias() {
+    let server = MockServer::start();
+    let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli")
+        .invalid_grant_alias("refresh_token_reused");
+    let session = Session::builder("test", endpoint).origin(server.origin());
+    let session = session.store(MemoryStore::new()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    let said = serde_json::json!({ "error": "refresh_token_reused" });
+    server.on_next(Route::Token, 1, Fault::status(401).json(&said));
+    let error = soon(client(&session).get(server.api_url("things")).send()).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert_eq!(server.counters().token_requests, 1);
 }
 
 #[tokio::test]

@@ -5,18 +5,22 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use std::time::Duration;
+
 use mock_server::MockServer;
-use reqwest_reauth::{MemoryStore, Record, Session, StoreError, TokenStore};
+use reqwest_reauth::{MemoryStore, Record, Revocation, Session, StoreError, TokenStore};
 use support::{Turnstile, builder, client, soon, tokens};
 
-/// A store that somebody locked: its calls wait until a person unlocks it, which that person does
-/// as soon as the session asks whether it is waited for.
+/// A store that somebody locked: its calls wait until a person unlocks it, each with a prompt of
+/// its own. Unless that is held up, the person does so as soon as the session asks whether it is
+/// waited for.
 #[derive(Clone)]
 struct Locked {
     memory: MemoryStore,
     is_locked: Arc<AtomicBool>,
     person: Turnstile,
     asked: Arc<AtomicUsize>,
+    is_away: Arc<AtomicBool>,
 }
 
 impl Locked {
@@ -26,6 +30,7 @@ impl Locked {
             is_locked: Arc::default(),
             person: Turnstile::default(),
             asked: Arc::default(),
+            is_away: Arc::default(),
         }
     }
 
@@ -33,9 +38,21 @@ impl Locked {
         self.is_locked.store(true, Ordering::SeqCst);
     }
 
+    fn unlock(&self) {
+        self.is_locked.store(false, Ordering::SeqCst);
+        self.person.open();
+    }
+
     fn pass(&self) {
         if self.is_locked.load(Ordering::SeqCst) {
             self.person.pass();
+        }
+    }
+
+    /// Returns when the session has asked whether a person is asked, and waits.
+    async fn person_is_waited_for(&self) {
+        while self.asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -66,7 +83,9 @@ impl TokenStore for Locked {
 
     fn asks_a_person(&self) -> bool {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        self.person.open();
+        if !self.is_away.load(Ordering::SeqCst) {
+            self.unlock();
+        }
         true
     }
 }
@@ -95,6 +114,7 @@ async fn a_person_who_unlocks_the_store_for_a_refresh_is_waited_for_and_it_is_se
     assert_eq!(store.asked.load(Ordering::SeqCst), 1);
     let counters = server.counters();
     assert_eq!((counters.token_requests, counters.refreshes), (1, 1));
+    assert_eq!(store.person.count(), 1, "prompts");
 }
 
 #[tokio::test]
@@ -104,12 +124,114 @@ async fn a_person_who_unlocks_the_store_for_a_login_or_a_logout_is_waited_for() 
     let session = store.session(&server);
     soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap();
     assert!(store.memory.load().unwrap().is_some());
+    assert_eq!((store.asked.load(Ordering::SeqCst), store.person.count()), (1, 1));
 
     let again = Locked { person: Turnstile::default(), ..store.clone() };
     let session = again.session(&server);
-    soon(session.log_out()).await.unwrap();
+    again.lock();
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Revoked);
     assert!(store.memory.load().unwrap().is_none());
-    assert_eq!(store.asked.load(Ordering::SeqCst), 2);
+    assert_eq!((store.asked.load(Ordering::SeqCst), again.person.count()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_logout_while_a_login_waits_for_a_person_wins() {
+    let (server, store) = (MockServer::start(), Locked::new());
+    store.lock();
+    store.is_away.store(true, Ordering::SeqCst);
+    let session = store.session(&server);
+    let login = support::steps::log_in(&session, tokens(&server.log_in("alice")));
+    store.person_is_waited_for().await;
+    let logout = support::steps::log_out(&session);
+    support::settle().await;
+    store.unlock();
+    let error = soon(login).await.unwrap().unwrap_err();
+    assert!(error.is_logged_out() && error.tokens().is_some(), "{error:?}");
+    soon(logout).await.unwrap().unwrap();
+    assert!(store.memory.load().unwrap().is_none());
+    assert!(!session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn while_a_person_is_asked_nobody_else_brings_up_another_prompt() {
+    let (server, store) = (MockServer::start(), Locked::new());
+    let session = store.session(&server);
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    store.lock();
+    store.is_away.store(true, Ordering::SeqCst);
+    let get = || {
+        let request = client(&session).get(server.api_url("things"));
+        request.timeout(Duration::from_secs(20)).send()
+    };
+    let first = tokio::spawn(get());
+    store.person_is_waited_for().await;
+    // Whoever comes now waits for the same person.
+    let others: Vec<_> = (0..5).map(|_| tokio::spawn(get())).collect();
+    let status = session.status().await.unwrap();
+    assert!(status.is_logged_in());
+    assert_eq!(store.person.count(), 1);
+    store.unlock();
+    assert_eq!(soon(first).await.unwrap().unwrap().status(), 200);
+    for other in others {
+        assert_eq!(soon(other).await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(server.counters().refreshes, 1);
+}
+
+#[tokio::test]
+async fn who_is_known_to_be_logged_out_waits_for_no_person() {
+    let (server, store) = (MockServer::start(), Locked::new());
+    let session = store.session(&server);
+    assert!(!session.is_logged_in().await.unwrap());
+    support::steps::after_a_second().await;
+    store.lock();
+    store.is_away.store(true, Ordering::SeqCst);
+    let error = soon(client(&session).get(server.api_url("things")).send()).await.unwrap_err();
+    assert!(support::found(&error).is_logged_out(), "{error:?}");
+    assert_eq!(store.asked.load(Ordering::SeqCst), 0);
+    store.person.open();
+}
+
+/// Hangs, and so does the question whether a person is asked.
+struct Frozen(Arc<AtomicUsize>, Turnstile);
+
+impl TokenStore for Frozen {
+    fn describe(&self) -> String {
+        "a frozen store".to_owned()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.1.pass();
+        Ok(None)
+    }
+
+    fn save(&self, _: &Record) -> Result<(), StoreError> {
+        unreachable!()
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        unreachable!()
+    }
+
+    fn asks_a_person(&self) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        self.1.pass();
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_hangs_is_asked_once() {
+    let (server, asked, never) = (MockServer::start(), Arc::default(), Turnstile::default());
+    let session =
+        builder(&server).store(Frozen(Arc::clone(&asked), never.clone())).build().unwrap();
+    for _ in 0..3 {
+        let error = soon(session.is_logged_in()).await.unwrap_err();
+        assert!(error.is_store() && error.is_transient(), "{error:?}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    never.open();
 }
 
 /// Its first read never comes back.

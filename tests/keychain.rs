@@ -286,6 +286,20 @@ fn without_a_provider_on_the_bus_the_error_says_what_to_do() {
 }
 
 #[test]
+fn a_user_without_a_default_keyring_is_told_so() {
+    in_a_session("a_user_without_a_default_keyring_is_told_so", async |mut keychain| {
+        keychain.kill();
+        keychain.start_empty();
+        let program = Program::new();
+        let session = program.session();
+        assert!(!session.is_logged_in().await.unwrap());
+        let error = session.log_in(tokens(&program.server.log_in("alice"))).await.unwrap_err();
+        assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+        assert!(chain(&error).contains("no default keyring: make one"), "{}", chain(&error));
+    });
+}
+
+#[test]
 fn a_locked_keychain_logs_nobody_out_and_is_used_again_once_it_is_unlocked() {
     in_a_session(
         "a_locked_keychain_logs_nobody_out_and_is_used_again_once_it_is_unlocked",
@@ -377,25 +391,33 @@ fn a_keychain_that_hangs_is_given_up_in_time_and_used_again_once_it_goes_on() {
             keychain.thaw();
             assert!(soon(session.is_logged_in()).await.unwrap());
             assert_eq!(program.get(&session).await.unwrap(), 200);
-
-            // A runtime that ends while it hangs, and the session with it, do so at once.
-            keychain.freeze();
-            let start = Instant::now();
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let runtime = tokio::runtime::Runtime::new().unwrap();
-                    let session = program.session();
-                    let asked = session.clone();
-                    runtime.spawn(async move { asked.is_logged_in().await });
-                    runtime.block_on(async { drop(client(&session)) });
-                    drop(runtime);
-                    drop(session);
-                });
-            });
-            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-            keychain.thaw();
         },
     );
+}
+
+#[test]
+fn a_runtime_and_a_session_end_at_once_while_a_read_hangs() {
+    in_a_session("a_runtime_and_a_session_end_at_once_while_a_read_hangs", async |keychain| {
+        let program = Program::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        keychain.freeze();
+        let session = program.session();
+        let asked = session.clone();
+        let (asks, asking) = tokio::sync::oneshot::channel();
+        let question = runtime.spawn(async move {
+            let asked = asked.is_logged_in();
+            asks.send(()).unwrap();
+            asked.await
+        });
+        asking.await.unwrap();
+        let start = Instant::now();
+        // On a thread of its own: here, another runtime is in the way.
+        std::thread::spawn(move || drop(runtime)).join().unwrap();
+        assert!(question.await.unwrap_err().is_cancelled(), "it was under way");
+        drop(session);
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        keychain.thaw();
+    });
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn small() -> Result<Arc<CredentialStore>> {
 }
 
 fn store() -> KeychainStore {
-    KeychainStore::with_backend(SERVICE, "work", small)
+    KeychainStore::with_backend("the small keychain", SERVICE, "work", small)
 }
 
 impl CredentialStoreApi for Small {

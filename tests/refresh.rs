@@ -168,7 +168,7 @@ async fn nothing_is_sent_in_the_cooldown_and_the_next_request_after_it_refreshes
 async fn the_cooldown_grows_with_each_failure_up_to_its_cap_and_is_always_told() {
     let t = Fixture::new().await;
     t.server.expire_access_tokens();
-    t.server.on_next(Route::Token, 4, Fault::status(403));
+    t.server.on_next(Route::Token, 4, Fault::status(408));
     for (failures, cap) in [200, 400, 800, 1600].into_iter().enumerate() {
         let error = soon(t.get("things")).await.unwrap_err();
         let wait = found(&error).retry_after().unwrap();

@@ -3,11 +3,12 @@
 //! | answer | outcome |
 //! |---|---|
 //! | 2xx with a token response | tokens |
-//! | 2xx or 4xx with JSON `"error": "invalid_grant"` | rejected: ends the session |
+//! | 2xx or 4xx with JSON `"error": "invalid_grant"`, or an alias of it | rejected: ends the session |
 //! | 2xx or 4xx with another error code of RFC 6749 §5.2 or RFC 8707 | misconfigured |
 //! | 429, and 503 with `Retry-After` | busy |
 //! | 500, 502, 503, 504 | no answer: the token may be spent |
 //! | 3xx, 404, 405, 410 | misconfigured |
+//! | another 4xx whose body is empty or not JSON | unreadable: the third in a row asks for a login |
 //! | anything else | unexpected: the token may be spent |
 
 use std::time::{Duration, SystemTime};
@@ -23,14 +24,15 @@ pub(crate) fn classify(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
+    aliases: &[String],
 ) -> Result<TokenResponse, RefreshError> {
     if !status.is_success() {
-        return Err(refusal(status, headers, body));
+        return Err(refusal(status, headers, body, aliases));
     }
     TokenResponse::parse(body).map_err(|why| {
         // Some servers say no with a 200.
         match error_code(body) {
-            Some(_) => refusal(status, headers, body),
+            Some(_) => refusal(status, headers, body, aliases),
             None => RefreshError::unexpected(format!(
                 "the token endpoint answered {} without usable tokens: {why}",
                 status.as_u16()
@@ -39,7 +41,13 @@ pub(crate) fn classify(
     })
 }
 
-pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> RefreshError {
+/// `aliases` are the error codes that mean `invalid_grant` to this server.
+pub(crate) fn refusal(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    aliases: &[String],
+) -> RefreshError {
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
         let text = value.to_str().ok()?;
         retry_after_at(text, SystemTime::now())
@@ -50,6 +58,9 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> R
         match error_code(body).as_deref() {
             Some("invalid_grant") => {
                 return RefreshError::rejected("the token endpoint answered invalid_grant");
+            }
+            Some(error) if aliases.iter().any(|alias| alias == error) => {
+                return RefreshError::rejected(format!("the token endpoint answered {error}"));
             }
             Some(
                 error @ ("invalid_client"
@@ -75,6 +86,11 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> R
             "{message}, a redirect, which is not followed: give the final URL"
         )),
         404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
+        // Said by a proxy, or of the connection.
+        407 | 408 => RefreshError::unexpected(message),
+        400..500 if serde_json::from_slice::<Value>(body).is_err() => {
+            RefreshError::unreadable(message)
+        }
         _ => RefreshError::unexpected(message),
     }
 }
@@ -104,7 +120,7 @@ fn retry_after_at(text: &str, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::endpoint::Outcome;
-    use Outcome::{Busy, Misconfigured, NoAnswer, Rejected, Unexpected};
+    use Outcome::{Busy, Misconfigured, NoAnswer, Rejected, Unexpected, Unreadable};
 
     #[test]
     fn status_body_and_headers_decide_the_outcome() {
@@ -132,9 +148,9 @@ mod tests {
             (400, none, r#"{"error":{"code":"invalid_grant"}}"#, Unexpected),
             (400, none, r#"{"error_description":"invalid_grant"}"#, Unexpected),
             (400, none, r#"["invalid_grant"]"#, Unexpected),
-            (400, none, "error=invalid_grant", Unexpected),
-            (400, none, "invalid_grant", Unexpected),
-            (400, none, r#"{"error":"invalid_grant""#, Unexpected),
+            (400, none, "error=invalid_grant", Unreadable),
+            (400, none, "invalid_grant", Unreadable),
+            (400, none, r#"{"error":"invalid_grant""#, Unreadable),
             (500, none, refused, NoAnswer),
             (502, none, refused, NoAnswer),
             (503, none, refused, NoAnswer),
@@ -180,14 +196,14 @@ mod tests {
             (504, none, html, NoAnswer),
             (504, &after("30"), "", NoAnswer),
             // no word that is understood
-            (400, none, "", Unexpected),
-            (400, none, html, Unexpected),
-            (401, none, "", Unexpected),
-            (401, none, html, Unexpected),
-            (403, none, html, Unexpected),
+            (400, none, "", Unreadable),
+            (400, none, html, Unreadable),
+            (401, none, "", Unreadable),
+            (401, none, html, Unreadable),
+            (403, none, html, Unreadable),
             (407, none, "", Unexpected),
             (408, none, "", Unexpected),
-            (418, none, "", Unexpected),
+            (418, none, "", Unreadable),
             (400, none, r#"{"error":"slow_down"}"#, Unexpected),
             (400, none, r#"{"error":"temporarily_unavailable"}"#, Unexpected),
             (400, none, r#"{"error":"refresh_token_reused"}"#, Unexpected),
@@ -211,9 +227,25 @@ mod tests {
                 .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
                 .collect();
             let status = StatusCode::from_u16(*status).unwrap();
-            let error = classify(status, &headers, body.as_bytes()).unwrap_err();
+            let error = classify(status, &headers, body.as_bytes(), &[]).unwrap_err();
             assert_eq!(error.outcome(), *expected, "{status} {headers:?} {body:?}");
         }
+    }
+
+    #[test]
+    fn an_alias_means_invalid_grant_and_no_more_than_that() {
+        let aliases = ["refresh_token_reused".to_owned(), "invalid_client".to_owned()];
+        let outcome = |status: u16, body: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            refusal(status, &HeaderMap::new(), body.as_bytes(), &aliases).outcome()
+        };
+        assert_eq!(outcome(400, r#"{"error":"refresh_token_reused"}"#), Rejected);
+        assert_eq!(outcome(401, r#"{"error":"invalid_client"}"#), Rejected, "as was asked for");
+        assert_eq!(outcome(400, r#"{"error":"invalid_grant"}"#), Rejected);
+        assert_eq!(outcome(400, r#"{"error":"REFRESH_TOKEN_REUSED"}"#), Unexpected);
+        assert_eq!(outcome(500, r#"{"error":"refresh_token_reused"}"#), NoAnswer);
+        assert_eq!(outcome(429, r#"{"error":"refresh_token_reused"}"#), Busy(None));
+        assert_eq!(outcome(400, r#"{"error":"invalid_scope"}"#), Misconfigured);
     }
 
     #[test]
@@ -221,7 +253,7 @@ mod tests {
         for status in [200, 201, 202] {
             let status = StatusCode::from_u16(status).unwrap();
             let body = br#"{"access_token":"a","expires_in":"60","error":null}"#;
-            let response = classify(status, &HeaderMap::new(), body).unwrap();
+            let response = classify(status, &HeaderMap::new(), body, &[]).unwrap();
             assert_eq!(response.expires_in, Some(Duration::from_secs(60)));
         }
     }

@@ -1,6 +1,7 @@
 //! The token endpoint of RFC 6749: refresh (§6) and revocation (RFC 7009).
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use form_urlencoded::{Serializer, byte_serialize};
@@ -9,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use zeroize::Zeroizing;
 
-use crate::endpoint::{RefreshError, TokenEndpoint, answer};
+use crate::endpoint::{ClientSecret, RefreshError, TokenEndpoint, answer};
 use crate::origin;
 use crate::refresh::client;
 use crate::token::{RefreshToken, Secret, TokenResponse};
@@ -31,6 +32,8 @@ pub struct OAuth2Endpoint {
     revocation_url: Option<Url>,
     client_id: String,
     client_auth: ClientAuth,
+    rejections: Vec<String>,
+    reuse_grace: Option<Duration>,
     params: Vec<(String, String)>,
     headers: HeaderMap,
     /// The first wrong setting: setters can't fail, `check` tells.
@@ -41,8 +44,20 @@ pub struct OAuth2Endpoint {
 enum ClientAuth {
     /// A public client: only its id, in the body.
     None,
-    Basic(Secret),
-    Body(Secret),
+    Basic(ClientSecret),
+    BasicUnencoded(ClientSecret),
+    Body(ClientSecret),
+}
+
+impl ClientAuth {
+    async fn secret(&self) -> Result<Option<Secret>, RefreshError> {
+        match self {
+            Self::None => Ok(None),
+            Self::Basic(secret) | Self::BasicUnencoded(secret) | Self::Body(secret) => {
+                secret.get().await.map(Some)
+            }
+        }
+    }
 }
 
 impl OAuth2Endpoint {
@@ -56,6 +71,8 @@ impl OAuth2Endpoint {
             revocation_url: None,
             client_id: client_id.into(),
             client_auth: ClientAuth::None,
+            rejections: Vec::new(),
+            reuse_grace: None,
             params: Vec::new(),
             headers: HeaderMap::new(),
             problem,
@@ -64,15 +81,37 @@ impl OAuth2Endpoint {
 
     /// Authenticates with HTTP Basic, id and secret form-encoded first (RFC 6749 §2.3.1).
     /// Default: none.
-    pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
-        self.client_auth = ClientAuth::Basic(Secret::new(secret));
+    pub fn client_secret(mut self, secret: impl Into<ClientSecret>) -> Self {
+        self.client_auth = ClientAuth::Basic(secret.into());
+        self
+    }
+
+    /// Authenticates with HTTP Basic, id and secret as they are, for servers that don't decode
+    /// them. Default: none.
+    pub fn client_secret_unencoded(mut self, secret: impl Into<ClientSecret>) -> Self {
+        self.client_auth = ClientAuth::BasicUnencoded(secret.into());
         self
     }
 
     /// Authenticates with `client_secret` in the body, for servers that take it only there.
     /// Default: none.
-    pub fn client_secret_in_body(mut self, secret: impl Into<String>) -> Self {
-        self.client_auth = ClientAuth::Body(Secret::new(secret));
+    pub fn client_secret_in_body(mut self, secret: impl Into<ClientSecret>) -> Self {
+        self.client_auth = ClientAuth::Body(secret.into());
+        self
+    }
+
+    /// Takes this error code for `invalid_grant` too: **it ends the session.** For servers that
+    /// invent their own, such as `refresh_token_reused`. Default: `invalid_grant` alone.
+    pub fn invalid_grant_alias(mut self, code: impl Into<String>) -> Self {
+        self.rejections.push(code.into());
+        self
+    }
+
+    /// How long the server lets a spent refresh token be repeated. Where its answer is lost, the
+    /// token is sent once more while that still helps: after half of this time instead of 30
+    /// seconds, still listening for the first answer. Default: unknown.
+    pub fn reuse_grace(mut self, grace: Duration) -> Self {
+        self.reuse_grace = Some(grace);
         self
     }
 
@@ -116,16 +155,23 @@ impl OAuth2Endpoint {
             "https" => http,
             // Plain http is for this machine: through a proxy the token would leave it.
             _ => {
-                direct = client().no_proxy().build()?;
+                direct = client(Client::builder().no_proxy()).build()?;
                 &direct
             }
         };
-        let response = self.request(http, url, fields).send().await?;
+        let response = self.request(http, url, fields).await?.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         Ok((status, headers, whole_body(response).await?))
     }
 
-    fn request(&self, http: &Client, url: &Url, fields: &[(&str, &str)]) -> RequestBuilder {
+    async fn request(
+        &self,
+        http: &Client,
+        url: &Url,
+        fields: &[(&str, &str)],
+    ) -> Result<RequestBuilder, RefreshError> {
+        let secret = self.client_auth.secret().await?;
+        let secret = secret.as_ref().map_or("", Secret::expose);
         let mut request = http
             .post(url.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -136,16 +182,18 @@ impl OAuth2Endpoint {
             ClientAuth::None => {
                 form.append_pair("client_id", &self.client_id);
             }
-            ClientAuth::Basic(secret) => {
-                request =
-                    request.basic_auth(encode(&self.client_id), Some(encode(secret.expose())));
+            ClientAuth::Basic(_) => {
+                request = request.basic_auth(encode(&self.client_id), Some(encode(secret)));
             }
-            ClientAuth::Body(secret) => {
+            ClientAuth::BasicUnencoded(_) => {
+                request = request.basic_auth(&self.client_id, Some(secret));
+            }
+            ClientAuth::Body(_) => {
                 form.append_pair("client_id", &self.client_id);
-                form.append_pair("client_secret", secret.expose());
+                form.append_pair("client_secret", secret);
             }
         }
-        request.headers(self.headers.clone()).body(form.finish())
+        Ok(request.headers(self.headers.clone()).body(form.finish()))
     }
 }
 
@@ -166,7 +214,7 @@ impl TokenEndpoint for OAuth2Endpoint {
         let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token.secret())];
         fields.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let (status, headers, body) = self.post(http, url, &fields).await?;
-        answer::classify(status, &headers, &body)
+        answer::classify(status, &headers, &body, &self.rejections)
     }
 
     async fn revoke(&self, http: &Client, token: &RefreshToken) -> Result<bool, RefreshError> {
@@ -179,7 +227,11 @@ impl TokenEndpoint for OAuth2Endpoint {
         if status.is_success() {
             return Ok(true);
         }
-        Err(answer::refusal(status, &headers, &body))
+        Err(answer::refusal(status, &headers, &body, &self.rejections))
+    }
+
+    fn reuse_grace(&self) -> Option<Duration> {
+        self.reuse_grace
     }
 
     fn check(&self) -> Result<(), String> {

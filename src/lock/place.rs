@@ -19,13 +19,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new(chosen: Option<PathBuf>, service: &str, account: &str) -> Self {
-        let readable: String = (service.chars())
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-            .take(READABLE)
-            .collect();
-        let key = digest(&[service, account]);
-        Self { chosen, name: format!("{readable}.{}", &key[..KEY]) }
+    /// `record` names what the session's store holds: whoever shares that meets here.
+    pub(crate) fn new(chosen: Option<PathBuf>, record: &str) -> Self {
+        let words = record.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
+        let readable = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+        let readable = &readable[..readable.len().min(READABLE)];
+        Self { chosen, name: format!("{readable}.{}", &digest(&[record])[..KEY]) }
     }
 
     /// The path of this session's file of that kind. Its directory is there, and the user's own.
@@ -33,17 +32,29 @@ impl Place {
     /// # Errors
     /// The directory can't be made, or others can write to it.
     pub(crate) fn file(&self, kind: &str) -> Result<PathBuf, StoreError> {
-        let directory = match &self.chosen {
-            Some(chosen) => chosen.clone(),
-            None => home().map_err(StoreError::unavailable)?.join("reqwest-reauth"),
-        };
+        let directory = self.directory()?;
         durable::create_private_directory(&directory)
             .map_err(|error| {
-                let message = format!("could not make the directory {}", directory.display());
+                let message = format!(
+                    "could not make the directory {}: name another one with .state_dir(…)",
+                    directory.display()
+                );
                 StoreError::unavailable(message).with_source(error)
             })
             .and_then(|()| check(&directory))?;
-        Ok(directory.join(format!("{}.{kind}", self.name)))
+        self.path(kind)
+    }
+
+    /// The same path, whatever is there.
+    pub(crate) fn path(&self, kind: &str) -> Result<PathBuf, StoreError> {
+        Ok(self.directory()?.join(format!("{}.{kind}", self.name)))
+    }
+
+    fn directory(&self) -> Result<PathBuf, StoreError> {
+        match &self.chosen {
+            Some(chosen) => Ok(chosen.clone()),
+            None => home().map(|home| home.join("reqwest-reauth")).map_err(StoreError::unavailable),
+        }
     }
 }
 
@@ -114,8 +125,8 @@ fn check(_directory: &std::path::Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What is shown of the service's name, so that a person finds the file.
-const READABLE: usize = 32;
+/// What is shown of the record's name, so that a person finds the file.
+const READABLE: usize = 48;
 
 /// Hexadecimal digits: 128 bits tell any two sessions apart.
 const KEY: usize = 32;
@@ -128,14 +139,14 @@ mod tests {
 
     #[test]
     fn sessions_are_told_apart_and_found_by_a_person() {
-        let name = |service, account| Place::new(None, service, account).name;
-        assert!(name("My CLI", "work").starts_with("my-cli."));
-        assert_eq!(name("a", "bc"), name("a", "bc"));
-        assert_ne!(name("a", "bc"), name("ab", "c"));
-        assert_ne!(name("a", "B"), name("a", "b"));
-        let odd = name("../../etc/ä\0", "x");
-        assert!(odd.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'), "{odd}");
-        assert!(!odd.contains("..") && name(&"long".repeat(99), "").len() == READABLE + 1 + KEY);
+        let name = |record: &str| Place::new(None, record).name;
+        assert!(name(r#"keychain "My CLI" "work""#).starts_with("keychain-my-cli-work."));
+        assert_eq!(name("a"), name("a"));
+        assert_ne!(name("a"), name("A"));
+        assert_ne!(digest(&["a", "bc"]), digest(&["ab", "c"]));
+        let odd = name("../../etc/ä\0");
+        assert!(odd.starts_with("etc.") && odd.len() == "etc.".len() + KEY, "{odd}");
+        assert_eq!(name(&"long".repeat(99)).len(), READABLE + 1 + KEY);
     }
 
     #[cfg(unix)]
@@ -145,7 +156,7 @@ mod tests {
 
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("a/b");
-        let place = Place::new(Some(inner.clone()), "s", "a");
+        let place = Place::new(Some(inner.clone()), "a");
         assert!(place.file("trace").unwrap().starts_with(&inner));
         assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o720)).unwrap();

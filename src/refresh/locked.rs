@@ -10,20 +10,39 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::endpoint::RefreshError;
+use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::lock::Held;
 use crate::refresh::mark::Mark;
 use crate::refresh::{client, within};
 use crate::session::{Core, Entered};
-use crate::store::{Kept, LateWrite, Record, StoreError};
-use crate::token::LoginId;
+use crate::store::{Before, Kept, LateWrite, StoreError};
+use crate::token::{LoginId, Tokens};
 
 /// What only one transaction at a time may touch: a refresh, a login or a logout.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     pub(crate) mark: Mark,
     http: Option<reqwest::Client>,
+    /// How often in a row a refresh of these tokens was refused without a readable reason.
+    unreadable: Option<((u64, u64), u32)>,
+}
+
+impl Gate {
+    /// How many refreshes of these tokens in a row, this one included, were refused without a
+    /// readable reason.
+    pub(crate) fn unreadable(&mut self, tokens: &Tokens, outcome: Outcome) -> u32 {
+        let of = (tokens.epoch, tokens.generation);
+        let before = self.unreadable.filter(|(before, _)| *before == of).map_or(0, |(_, n)| n);
+        let count = match outcome {
+            Outcome::Unreadable => before.saturating_add(1),
+            // The server has said nothing.
+            Outcome::NotSent => before,
+            _ => 0,
+        };
+        self.unreadable = Some((of, count));
+        count
+    }
 }
 
 pub(crate) struct Locked {
@@ -43,7 +62,7 @@ pub(crate) enum Undo {
     /// It is a login that was given back: put back what was there before.
     Restore {
         login: LoginId,
-        before: Option<Record>,
+        before: Arc<Before>,
     },
 }
 
@@ -72,11 +91,16 @@ impl Locked {
     }
 
     /// The client for token requests, made at the first one.
-    pub(crate) fn http(&mut self) -> Result<reqwest::Client, RefreshError> {
+    pub(crate) fn http(&mut self, core: &Core) -> Result<reqwest::Client, RefreshError> {
         if let Some(http) = &self.gate.http {
             return Ok(http.clone());
         }
-        let http = client().build()?;
+        let builder = reqwest::Client::builder();
+        let builder = match &core.token_client {
+            Some(configure) => configure(builder),
+            None => builder,
+        };
+        let http = client(builder).build()?;
         Ok(self.gate.http.insert(http).clone())
     }
 
@@ -123,10 +147,7 @@ impl Locked {
                 if late.landed().await
                     && let Undo::Restore { login, before } = undo
                 {
-                    let restore = move |store: &Kept| match before {
-                        Some(record) => store.save(&record),
-                        None => store.clear(),
-                    };
+                    let restore = move |store: &Kept| store.restore(&before);
                     if self.write(&goes_on, Undo::Nothing, restore).await.is_err() {
                         goes_on.never_began(login);
                     }

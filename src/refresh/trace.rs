@@ -6,10 +6,10 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
 use crate::lock::Place;
 use crate::store::{StoreError, durable};
 
@@ -39,32 +39,45 @@ impl Trace {
                 Ok(serde_json::from_slice(&bytes).is_ok_and(|trace: Content| trace.logged_in))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => {
-                let message = format!("could not read {}", path.display());
-                Err(StoreError::unavailable(message).with_source(error))
-            }
+            Err(error) => Err(failed("read", &path, error)),
         }
     }
 
-    /// Notes that somebody is logged in, or nobody any more. Durable on return.
-    pub(crate) fn note(&self, logged_in: bool) -> Result<(), StoreError> {
-        if self.says_logged_in().is_ok_and(|noted| noted == logged_in) {
+    /// Whether a login could be noted.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let probe = self.place.file("probe")?;
+        durable::replace(&probe, b"")
+            .and_then(|()| durable::remove(&probe))
+            .map_err(|error| failed("write", &probe, error))
+    }
+
+    /// Notes that somebody is logged in. Durable on return.
+    pub(crate) fn note_login(&self) -> Result<(), StoreError> {
+        if self.says_logged_in().is_ok_and(|noted| noted) {
             return Ok(());
         }
         let path = self.place.file(KIND)?;
-        let content = Content { version: VERSION, logged_in };
+        let content = Content { version: VERSION, logged_in: true };
         serde_json::to_vec(&content)
             .map_err(io::Error::other)
             .and_then(|bytes| durable::replace(&path, &bytes))
-            .map_err(|error| {
-                let message = format!("could not write {}", path.display());
-                StoreError::unavailable(message).with_source(error)
-            })
+            .map_err(|error| failed("write", &path, error))
     }
 
-    pub(crate) fn refreshed(&self) {}
+    /// Notes that nobody is. Needs no room on the disk, and no trust in the directory. Durable on
+    /// return.
+    pub(crate) fn note_logout(&self) -> Result<(), StoreError> {
+        let path = self.place.path(KIND)?;
+        durable::remove(&path).map_err(|error| failed("remove", &path, error))
+    }
+}
 
-    pub(crate) fn failed(&self, _error: &Error) {}
+fn failed(what: &str, path: &Path, error: io::Error) -> StoreError {
+    let message = format!(
+        "could not {what} {}: put that right, or name another directory with .state_dir(…)",
+        path.display()
+    );
+    StoreError::unavailable(message).with_source(error)
 }
 
 const KIND: &str = "trace";

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use reqwest::{ClientBuilder, Response};
 use tokio::sync::Notify;
 
 use crate::endpoint::{TokenEndpoint, header};
@@ -15,7 +16,7 @@ use crate::event::{self, LogoutReason};
 use crate::lock::{Place, ProcessLock};
 use crate::origin::Origin;
 use crate::refresh::{Journal, SingleFlight, Storm, Trace};
-use crate::session::core::OnLogout;
+use crate::session::core::{OnLogout, TokenClient, Unauthorized};
 use crate::session::logout::Farewells;
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
@@ -33,6 +34,8 @@ pub struct SessionBuilder {
     state_dir: Option<PathBuf>,
     headers: Vec<Result<(HeaderName, HeaderValue), String>>,
     on_logout: Option<OnLogout>,
+    token_client: Option<TokenClient>,
+    unauthorized: Option<Unauthorized>,
     min_refresh_interval: Duration,
 }
 
@@ -47,6 +50,8 @@ impl SessionBuilder {
             state_dir: None,
             headers: Vec::new(),
             on_logout: None,
+            token_client: None,
+            unauthorized: None,
             min_refresh_interval: MIN_REFRESH_INTERVAL,
         }
     }
@@ -103,6 +108,44 @@ impl SessionBuilder {
         self
     }
 
+    /// Sets up the client that token requests are sent with, for instance with a company's root
+    /// certificate or proxy. Default: reqwest's own settings, the system's proxy included.
+    ///
+    /// Redirects, hidden retries and kept connections are off whatever is set here, and
+    /// connecting takes 5 seconds at most. Leave out what would harm: a total time-out (an answer
+    /// that is given up may cost the session; the exchange has a limit of its own), a default
+    /// `Authorization` header, and plain-text logging of what is sent.
+    ///
+    /// ```no_run
+    /// # fn set(builder: reqwest_reauth::SessionBuilder, certificate: reqwest::Certificate) {
+    /// builder.token_client(move |client| client.tls_certs_merge([certificate.clone()]));
+    /// # }
+    /// ```
+    pub fn token_client(
+        mut self,
+        configure: impl Fn(ClientBuilder) -> ClientBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.token_client = Some(Box::new(configure));
+        self
+    }
+
+    /// Takes what `is` says for a 401, for an API that tells in its own way that the token has
+    /// expired: with a 403 or 419, or in a header. It sees status and headers of each response
+    /// from the session's origins. Default: a 401 alone.
+    ///
+    /// ```
+    /// # fn set(builder: reqwest_reauth::SessionBuilder) {
+    /// builder.unauthorized_if(|response| response.status().as_u16() == 419);
+    /// # }
+    /// ```
+    pub fn unauthorized_if(
+        mut self,
+        is: impl Fn(&Response) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.unauthorized = Some(Box::new(is));
+        self
+    }
+
     /// How soon after a refresh a 401, from an origin that never accepted the new token, may lead
     /// to another one. Default: 10 seconds.
     pub fn min_refresh_interval(mut self, interval: Duration) -> Self {
@@ -138,8 +181,7 @@ impl SessionBuilder {
             Some(store) => store,
             None => default_store(&self.service, &self.account)?,
         };
-        let place = Place::new(self.state_dir, &self.service, &self.account);
-        let trace = Trace::new(place);
+        let place = Place::new(self.state_dir, &store.identity());
         let core = Core {
             service: self.service,
             account: self.account,
@@ -147,15 +189,16 @@ impl SessionBuilder {
             origins,
             headers,
             on_logout: self.on_logout,
+            token_client: self.token_client,
+            unauthorized: self.unauthorized,
             pin: Pin(self.endpoint.id()),
             endpoint: self.endpoint,
-            store: StoreThread::new(Kept::new(store, trace.clone())),
+            store: StoreThread::new(Kept::new(store, Trace::new(place))),
             state: State::new(),
             thread: SessionThread::new(),
             gate: Arc::default(),
             lock: ProcessLock,
             journal: Journal,
-            trace,
             refreshing: SingleFlight::new(),
             reading: SingleFlight::new(),
             events: event::channel(),

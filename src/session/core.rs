@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
+use reqwest::{ClientBuilder, Response};
 use tokio::sync::{Notify, broadcast};
 
 use crate::endpoint::TokenEndpoint;
@@ -14,7 +15,7 @@ use crate::event::{Event, LogoutReason};
 use crate::lock::ProcessLock;
 use crate::origin::Origin;
 use crate::refresh::{
-    Gate, Joined, Journal, Landing, Place, Refreshed, SingleFlight, Storm, Trace, transaction,
+    Gate, Joined, Journal, Landing, Place, Refreshed, SingleFlight, Storm, transaction,
 };
 use crate::session::logout::Farewells;
 use crate::session::state::{Phase, State};
@@ -28,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) origins: Vec<Origin>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) on_logout: Option<OnLogout>,
+    pub(crate) token_client: Option<TokenClient>,
+    pub(crate) unauthorized: Option<Unauthorized>,
     pub(crate) endpoint: Box<dyn TokenEndpoint>,
     pub(crate) pin: Pin,
     pub(crate) store: StoreThread,
@@ -36,7 +39,6 @@ pub(crate) struct Core {
     pub(crate) gate: Arc<tokio::sync::Mutex<Gate>>,
     pub(crate) lock: ProcessLock,
     pub(crate) journal: Journal,
-    pub(crate) trace: Trace,
     pub(crate) storm: Storm,
     pub(crate) refreshing: SingleFlight<Arc<Tokens>>,
     pub(crate) reading: SingleFlight<()>,
@@ -55,6 +57,8 @@ pub(crate) struct Core {
 }
 
 pub(crate) type OnLogout = Arc<dyn Fn(LogoutReason) + Send + Sync>;
+pub(crate) type TokenClient = Box<dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync>;
+pub(crate) type Unauthorized = Box<dyn Fn(&Response) -> bool + Send + Sync>;
 
 /// What to do about a 401.
 #[must_use]
@@ -62,8 +66,8 @@ pub(crate) enum Recovery {
     Replay(Arc<Tokens>),
     /// Another refresh would not help now.
     Withheld(Duration),
-    /// There is nothing to refresh with.
-    LoginRequired,
+    /// There is nothing to refresh with, or the token endpoint won't say why it refuses.
+    LoginRequired(Error),
 }
 
 impl Core {
@@ -135,7 +139,7 @@ impl Core {
             self.newer_than(refused).is_none() && self.refreshing.under_way(refused.epoch).is_none()
         };
         let obstacle = || match &refused.refresh {
-            None => Some(Recovery::LoginRequired),
+            None => Some(Recovery::LoginRequired(Error::login_required())),
             // Explained by its expiry; the next request would refresh it anyway.
             Some(_) if refused.freshness_at(Moment::now()) == Freshness::Expired => None,
             Some(_) => {
@@ -155,7 +159,7 @@ impl Core {
             self.storm.tries(refused, place);
         }
         match self.refresh(refused, Why::Refused(place)).await {
-            Err(error) if error.is_login_required() => Ok(Recovery::LoginRequired),
+            Err(error) if error.is_login_required() => Ok(Recovery::LoginRequired(error)),
             result => result.map(Recovery::Replay),
         }
     }
@@ -189,7 +193,7 @@ impl Core {
     }
 
     /// Refreshes in the background, unless that is under way or has just failed.
-    fn refresh_ahead(self: &Arc<Self>, tokens: &Arc<Tokens>) {
+    pub(crate) fn refresh_ahead(self: &Arc<Self>, tokens: &Arc<Tokens>) {
         if tokens.refresh.is_some() {
             // Nobody waits for it.
             drop(self.refreshing.join(
@@ -269,7 +273,6 @@ impl Core {
                 let current = self.tokens_of(refused.epoch).ok();
                 let failed = current.as_deref().unwrap_or(refused);
                 let error = self.storm.failed_at(now, failed, error);
-                self.trace.failed(&error);
                 self.emit(Event::RefreshFailed(error.clone()));
                 Err(error)
             }
@@ -291,7 +294,6 @@ impl Core {
         if let Why::Refused(place) = why {
             self.storm.refreshed_at(Instant::now(), refused, place);
         }
-        self.trace.refreshed();
         self.emit(Event::Refreshed);
         tokens
     }

@@ -8,22 +8,29 @@ use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{LOCK_WAIT, Locked, Undo};
 use crate::session::Core;
-use crate::store::{Kept, Record, Unreadable};
+use crate::store::{Before, Kept, Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 
 impl Core {
     /// On the session's thread.
     pub(crate) async fn log_in(self: &Arc<Self>, response: TokenResponse) -> Result<(), Error> {
-        match self.try_log_in(&response).await {
-            Err(error) if self.is_unlocked_after(&error).await => self.try_log_in(&response).await,
+        response.check().map_err(Error::configuration)?;
+        // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
+        let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
+        match self.try_log_in(&response, logouts, received).await {
+            Err(error) if self.is_unlocked_after(&error).await => {
+                self.try_log_in(&response, logouts, received).await
+            }
             result => result,
         }
     }
 
-    async fn try_log_in(self: &Arc<Self>, response: &TokenResponse) -> Result<(), Error> {
-        let logouts = self.logouts.load(Ordering::SeqCst);
-        response.check().map_err(Error::configuration)?;
-        let received = Moment::now();
+    async fn try_log_in(
+        self: &Arc<Self>,
+        response: &TokenResponse,
+        logouts: u64,
+        received: Moment,
+    ) -> Result<(), Error> {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         let mut locked = Locked::wait(self, LOCK_WAIT).await?;
@@ -51,7 +58,7 @@ impl Core {
         received: Moment,
     ) -> Result<(), Error> {
         locked.enter(self)?;
-        let before = self.replaceable_record(locked).await?;
+        let before = Arc::new(self.replaceable_record(locked).await?);
         loop {
             let identity = Identity {
                 login: login.clone(),
@@ -62,7 +69,7 @@ impl Core {
             let tokens = Arc::new(Tokens::received(response, None, identity, received));
             if self.logouts.load(Ordering::SeqCst) == logouts {
                 let record = Record::of(&tokens, &self.pin);
-                let undo = Undo::Restore { login: login.clone(), before: before.clone() };
+                let undo = Undo::Restore { login: login.clone(), before: Arc::clone(&before) };
                 locked.write(self, undo, move |store| store.save(&record)).await?;
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
@@ -86,24 +93,23 @@ impl Core {
 
     /// What a login writes over. Only what a newer version of the program wrote is left alone:
     /// this one can't tell what it would destroy. What can't be read is kept aside.
-    async fn replaceable_record(&self, locked: &mut Locked) -> Result<Option<Record>, Error> {
-        let record = match self.store.read(Kept::load_to_replace).await {
-            Ok(Some(record)) => record,
-            Ok(None) => return Ok(None),
-            Err(error) if error.is_transient() => return Err(error),
-            Err(_damaged) => {
-                locked.write(self, Undo::Nothing, Kept::set_aside).await?;
-                return Ok(None);
+    async fn replaceable_record(&self, locked: &mut Locked) -> Result<Before, Error> {
+        let before = self.store.read(Kept::load_to_replace).await?;
+        let is_damaged = match &before {
+            Before::Nobody | Before::Lost => false,
+            Before::Damaged => true,
+            Before::Record(record) => {
+                match record.read(&self.pin, self.state.epoch(), Moment::now()) {
+                    Err(newer @ Unreadable::Newer(_)) => return Err(self.unreadable(newer)),
+                    Err(Unreadable::Corrupt) => true,
+                    Ok(_) | Err(Unreadable::OtherIssuer(_)) => false,
+                }
             }
         };
-        match record.read(&self.pin, self.state.epoch(), Moment::now()) {
-            Err(newer @ Unreadable::Newer(_)) => return Err(self.unreadable(newer)),
-            Err(Unreadable::Corrupt) => {
-                locked.write(self, Undo::Nothing, Kept::set_aside).await?;
-            }
-            Ok(_) | Err(Unreadable::OtherIssuer(_)) => {}
+        if is_damaged {
+            locked.write(self, Undo::Nothing, Kept::set_aside).await?;
         }
-        Ok(Some(record))
+        Ok(before)
     }
 }
 

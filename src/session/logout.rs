@@ -48,9 +48,15 @@ struct Farewell {
     token: Option<(u64, RefreshToken)>,
     /// The generation that was revoked.
     revoked: Option<u64>,
+    /// What came of that.
+    revocation: Revocation,
 }
 
 impl Farewell {
+    fn of(over: Over, revoke: bool) -> Self {
+        Self { over, revoke, token: None, revoked: None, revocation: Revocation::Nothing }
+    }
+
     fn bring(&mut self, tokens: &Tokens) {
         let known = self.token.as_ref().map(|(known, _)| *known).max(self.revoked);
         let newer = known.is_none_or(|known| known < tokens.generation);
@@ -69,7 +75,7 @@ impl Core {
         let (over, tokens) = self.state.log_out(SystemTime::now());
         let logged_out = Error::logged_out(Some(LogoutReason::Requested));
         self.refreshing.abandon_before(self.state.epoch(), logged_out);
-        let mut farewell = Farewell { over, revoke: true, token: None, revoked: None };
+        let mut farewell = Farewell::of(over, true);
         if let Some(tokens) = &tokens {
             farewell.bring(tokens);
         }
@@ -121,8 +127,7 @@ impl Core {
     /// A login that was logged out before it began, and whose tokens were given back: it leaves
     /// the store, no more.
     pub(crate) fn never_began(&self, login: LoginId) {
-        let over = Over::Login(login);
-        self.farewells().due.push(Farewell { over, revoke: false, token: None, revoked: None });
+        self.farewells().due.push(Farewell::of(Over::Login(login), false));
     }
 
     /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
@@ -140,13 +145,13 @@ impl Core {
             return Ok(None);
         }
         let cleared = self.clear_store(locked, &mut due).await;
-        let mut worst = Revocation::Nothing;
         for farewell in &mut due {
             if let Some((generation, token)) = farewell.token.take() {
                 farewell.revoked = Some(generation);
-                worst = worst.max(self.revoke(locked, token).await);
+                farewell.revocation = farewell.revocation.max(self.revoke(locked, token).await);
             }
         }
+        let worst = due.iter().map(|farewell| farewell.revocation).max().unwrap_or_default();
         let mut farewells = self.farewells();
         (farewells.settled, farewells.last) = (farewells.settled + 1, worst);
         if cleared.is_err() {
@@ -157,16 +162,12 @@ impl Core {
 
     /// Clears the store if what it holds is over.
     async fn clear_store(&self, locked: &mut Locked, due: &mut [Farewell]) -> Result<(), Error> {
-        let record = match self.store.read(Kept::load_to_replace).await {
+        let record = match self.store.read(Kept::load_to_clear).await {
             Ok(Some(record)) => record,
-            // Lost, it may be: then that is what the user wanted.
-            Ok(None) if self.store.may_lose() => {
-                return locked.write(self, Undo::Nothing, Kept::clear).await;
-            }
-            Ok(None) => return Ok(()),
             Err(error) if error.is_transient() => return Err(error),
-            // Nobody can use what is damaged; the user asked for it to go.
-            Err(_damaged) => return locked.write(self, Undo::Nothing, Kept::clear).await,
+            // Gone already, but for what is noted of it or kept aside; or damaged, so that nobody
+            // can use it. The user asked for it to go.
+            Ok(None) | Err(_) => return locked.write(self, Undo::Nothing, Kept::clear).await,
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             // It began after the logout.
@@ -198,7 +199,7 @@ impl Core {
     }
 
     async fn revoke(self: &Arc<Self>, locked: &mut Locked, token: RefreshToken) -> Revocation {
-        let Ok(http) = locked.http() else {
+        let Ok(http) = locked.http(self) else {
             return Revocation::Failed;
         };
         let core = Arc::clone(self);

@@ -67,8 +67,14 @@ impl Core {
                         // The store failed at the time; it may work by now.
                         let _ = core.finish_logout(0, core.thread.enter()).await;
                     }
-                    let record = core.store.read_patiently(Kept::load);
-                    landing.land(core.read_store(record).await);
+                    // Only who knows nothing yet waits for a person.
+                    let result = match core.state.now().phase {
+                        Phase::Unknown => {
+                            core.read_store(core.store.read_patiently(Kept::load)).await
+                        }
+                        _ => core.read_store(core.store.read(Kept::load)).await,
+                    };
+                    landing.land(result);
                 });
             },
         )
@@ -92,9 +98,7 @@ impl Core {
     /// Whether what failed with `error` is worth another try, since a person has unlocked the
     /// store meanwhile. Not for who holds the locks: nobody else should wait for that person.
     pub(crate) async fn is_unlocked_after(&self, error: &Error) -> bool {
-        error.store_error().is_some_and(StoreError::is_no_answer)
-            && self.store.asks_a_person().await
-            && self.store.read_patiently(Kept::load_to_replace).await.is_ok()
+        error.store_error().is_some_and(StoreError::is_no_answer) && self.store.is_unlocked().await
     }
 
     fn take_in(&self, from: u64, record: Option<Record>) -> Result<(), Error> {

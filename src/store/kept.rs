@@ -23,10 +23,6 @@ impl Kept {
         self.store.describe()
     }
 
-    pub(crate) fn may_lose(&self) -> bool {
-        self.trace.is_some()
-    }
-
     pub(crate) fn asks_a_person(&self) -> bool {
         self.store.asks_a_person()
     }
@@ -50,14 +46,30 @@ impl Kept {
         }
     }
 
-    /// The record that a login or a logout finds: for them, one that was lost is none.
+    /// What a login is going to replace.
     ///
     /// # Errors
-    /// Also where the trace can't be kept: better now than when the tokens are stored already.
-    pub(crate) fn load_to_replace(&self) -> Result<Option<Record>, StoreError> {
-        if let Some(trace) = &self.trace {
-            trace.says_logged_in()?;
+    /// Only where nothing may be written over it now: the store can't be asked, or what is noted
+    /// beside it could not be.
+    pub(crate) fn load_to_replace(&self) -> Result<Before, StoreError> {
+        let was_logged_in = match &self.trace {
+            Some(trace) => {
+                trace.check()?;
+                trace.says_logged_in()?
+            }
+            None => false,
+        };
+        match self.store.load() {
+            Ok(Some(record)) => Ok(Before::Record(record)),
+            Ok(None) if was_logged_in => Ok(Before::Lost),
+            Ok(None) => Ok(Before::Nobody),
+            Err(error) if error.is_corrupt() => Ok(Before::Damaged),
+            Err(error) => Err(error),
         }
+    }
+
+    /// What a logout is going to clear, whatever is noted beside it.
+    pub(crate) fn load_to_clear(&self) -> Result<Option<Record>, StoreError> {
         self.store.load()
     }
 
@@ -65,19 +77,42 @@ impl Kept {
         self.store.save(record)?;
         if let Some(trace) = &self.trace {
             // The tokens are safe, which is what was asked; the next save tries it again.
-            let _ = trace.note(true);
+            let _ = trace.note_login();
         }
         Ok(())
     }
 
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
         // First: a record that is gone while the trace remains looks lost.
-        let noted = self.trace.as_ref().map_or(Ok(()), |trace| trace.note(false));
+        let noted = self.trace.as_ref().map_or(Ok(()), Trace::note_logout);
         self.store.clear()?;
         noted
+    }
+
+    /// Puts back what a login wrote over.
+    pub(crate) fn restore(&self, before: &Before) -> Result<(), StoreError> {
+        match before {
+            Before::Nobody => self.clear(),
+            Before::Record(record) => self.store.save(record),
+            // As unreadable as it was. Cleared, it would look like a logout, and the copy that
+            // was kept aside would go.
+            Before::Damaged => self.store.save(&Record::from_bytes(b"damaged")),
+            // The trace says that it was there.
+            Before::Lost => self.store.clear(),
+        }
     }
 
     pub(crate) fn set_aside(&self) -> Result<(), StoreError> {
         self.store.set_aside()
     }
+}
+
+/// What a store held before a login.
+#[derive(Debug)]
+pub(crate) enum Before {
+    Nobody,
+    Record(Record),
+    Damaged,
+    /// Nothing, though nobody had logged out.
+    Lost,
 }

@@ -1,17 +1,19 @@
 //! The keychain of the operating system: the default store.
 //!
-//! What the platforms have in common is in `keyring-core`'s error kinds; where they differ is in
-//! `platform`. A record that is too long for an entry is kept in several: see `parts`.
+//! What keychains have in common is `keyring-core`'s; what they differ in is a `Backend`, one for
+//! each `platform`. A record that is too long for an entry is kept in several: see `parts`.
 
+mod backend;
 mod parts;
 mod platform;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyring_core::{CredentialStore, Entry, Error as Refusal};
 use zeroize::Zeroizing;
 
+use crate::store::keychain::backend::Backend;
 use crate::store::keychain::parts::Parts;
 use crate::store::{Record, StoreError, TokenStore};
 
@@ -27,7 +29,9 @@ use crate::store::{Record, StoreError, TokenStore};
 /// entry may be (2,560 bytes on Windows) are split, in such an order that a save which is
 /// interrupted leaves the old record or the new one.
 ///
-/// To take over what another program stored, a token response (RFC 6749 §5.1) as JSON:
+/// What another program stored there, a token response (RFC 6749 §5.1) as JSON, is taken over as
+/// it is; on Windows, only where service and account are simple names (`a`-`z`, `0`-`9`, `-`,
+/// `_`, `@`). From another entry, take it over by hand:
 ///
 /// ```no_run
 /// use reqwest_reauth::{KeychainStore, TokenResponse, TokenStore};
@@ -46,58 +50,55 @@ use crate::store::{Record, StoreError, TokenStore};
 pub struct KeychainStore {
     service: String,
     account: String,
-    open: Box<Open>,
+    backend: Backend,
     /// The connection to the keychain, while nobody uses it. A call takes it out and puts it back
     /// when it has ended well: one that hangs or fails is never used again.
     idle: Mutex<Option<Arc<CredentialStore>>>,
 }
 
-type Open = dyn Fn() -> keyring_core::Result<Arc<CredentialStore>> + Send + Sync;
-
 impl KeychainStore {
     /// The entry of `account` under `service` in the keychain of this machine's user.
     pub fn new(service: impl Into<String>, account: impl Into<String>) -> Self {
-        Self::with_backend(service, account, platform::open)
+        Self::at(platform::native(), service, account)
     }
 
-    /// As [`new`](Self::new), in another store of the keyring family: `open` connects to it, at
-    /// the first use and again when a connection has failed.
+    /// As [`new`](Self::new), in another store of the keyring family, called `name` where people
+    /// read of it: `open` connects to it, at the first use and again when a connection has failed.
     pub fn with_backend(
+        name: impl Into<String>,
         service: impl Into<String>,
         account: impl Into<String>,
         open: impl Fn() -> keyring_core::Result<Arc<CredentialStore>> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            service: service.into(),
-            account: account.into(),
-            open: Box::new(open),
-            idle: Mutex::new(None),
-        }
+        Self::at(Backend::other(name.into(), Box::new(open)), service, account)
+    }
+
+    fn at(backend: Backend, service: impl Into<String>, account: impl Into<String>) -> Self {
+        Self { service: service.into(), account: account.into(), backend, idle: Mutex::new(None) }
     }
 
     /// Runs `call` on the keychain, and once more on a new connection if an old one failed: a
     /// keychain's daemon that was restarted knows nothing of the connections before.
     fn call<T>(&self, call: impl Fn(&Entries<'_>) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        let Self { backend, service, account, .. } = self;
+        let is_failed =
+            |result: &_| matches!(result, Err(Trouble::Refused(Refusal::PlatformFailure(_))));
         let attempt = |store: Arc<CredentialStore>| {
-            let entries =
-                Entries { store: &*store, service: &self.service, account: &self.account };
-            let result = call(&entries);
-            if !matches!(result, Err(Trouble::Refused(Refusal::PlatformFailure(_)))) {
+            let result = call(&Entries { backend, store: &*store, service, account });
+            if !is_failed(&result) {
                 *self.idle() = Some(store);
             }
             result
         };
         let idle = self.idle().take();
         let result = match idle.map(attempt) {
-            None | Some(Err(Trouble::Refused(Refusal::PlatformFailure(_)))) => {
-                (self.open)().map_err(Trouble::NotOpened).and_then(attempt)
-            }
-            Some(result) => result,
+            Some(result) if !is_failed(&result) || !backend.reconnects => result,
+            _ => (backend.open)().map_err(Trouble::NotOpened).and_then(attempt),
         };
-        result.map_err(Trouble::tell)
+        result.map_err(|trouble| trouble.tell(backend))
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Option<Arc<CredentialStore>>> {
+    fn idle(&self) -> MutexGuard<'_, Option<Arc<CredentialStore>>> {
         // It is replaced in one step.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +106,7 @@ impl KeychainStore {
 
 impl TokenStore for KeychainStore {
     fn describe(&self) -> String {
-        format!("{} (entry {:?}, account {:?})", platform::NAME, self.service, self.account)
+        format!("{} (entry {:?}, account {:?})", self.backend.name, self.service, self.account)
     }
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
@@ -127,6 +128,10 @@ impl TokenStore for KeychainStore {
         })
     }
 
+    fn identity(&self) -> String {
+        format!("{} {:?} {:?}", self.backend.id, self.service, self.account)
+    }
+
     fn set_aside(&self) -> Result<(), StoreError> {
         self.call(|entries| {
             let (main, damaged) = (entries.main()?, entries.damaged()?);
@@ -142,7 +147,7 @@ impl TokenStore for KeychainStore {
     }
 
     fn asks_a_person(&self) -> bool {
-        platform::asks_a_person()
+        (self.backend.asks_a_person)()
     }
 }
 
@@ -157,6 +162,7 @@ impl fmt::Debug for KeychainStore {
 
 /// The entries that belong to one record.
 struct Entries<'a> {
+    backend: &'a Backend,
     store: &'a CredentialStore,
     service: &'a str,
     account: &'a str,
@@ -177,17 +183,18 @@ impl Entries<'_> {
     }
 
     fn entry(&self, account: &str) -> Result<Entry, Trouble> {
-        platform::entry(self.store, self.service, account).map_err(Trouble::Refused)
+        self.backend.entry(self.store, self.service, account).map_err(Trouble::Refused)
     }
 
     /// Removes the parts that belong to no record, because a save was interrupted: there are
     /// pieces of tokens in them.
     fn remove_leftovers(&self) -> Result<(), Trouble> {
-        let prefix = format!("{}{PART}", self.account);
-        for entry in platform::entries(self.store, self.service, &prefix) {
-            delete(&entry)?;
+        if !self.backend.splits {
+            return Ok(());
         }
-        Ok(())
+        let prefix = format!("{}{PART}", self.account);
+        let found = self.backend.entries(self.store, self.service, &prefix);
+        found.map_err(Trouble::Refused)?.iter().try_for_each(delete)
     }
 }
 
@@ -218,21 +225,33 @@ enum Trouble {
 }
 
 impl Trouble {
+    /// Whether it lies in what is stored, and not in how it is reached.
+    fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged(_)
+                | Self::Refused(
+                    Refusal::Ambiguous(_)
+                        | Refusal::BadEncoding(_)
+                        | Refusal::BadDataFormat(..)
+                        | Refusal::BadStoreFormat(_)
+                )
+        )
+    }
+
     /// For a person. The keyring family's own errors may hold what is stored, so that only those
     /// of the platform are passed on.
-    fn tell(self) -> StoreError {
+    fn tell(self, backend: &Backend) -> StoreError {
         match self {
             Self::NotOpened(Refusal::PlatformFailure(e) | Refusal::NoStorageAccess(e)) => {
-                StoreError::unavailable(platform::NOT_OPENED).with_source(e)
+                (backend.not_opened)(e)
             }
-            Self::Refused(Refusal::NoStorageAccess(e)) => {
-                StoreError::locked(platform::LOCKED).with_source(e)
-            }
-            Self::Refused(Refusal::PlatformFailure(e)) => {
-                StoreError::unavailable(platform::FAILED).with_source(e)
+            Self::Refused(Refusal::PlatformFailure(e) | Refusal::NoStorageAccess(e)) => {
+                (backend.refused)(e)
             }
             Self::Refused(Refusal::Ambiguous(entries)) => StoreError::corrupt(format!(
-                "there are {} entries of that name: remove all but one, or log in again",
+                "there are {} entries of that name: remove those of other programs, or log in \
+                 again, which replaces them all",
                 entries.len()
             )),
             Self::Refused(

@@ -105,8 +105,7 @@ impl Record {
     /// The tokens of a token response (RFC 6749 §5.1) that another program put here. When that
     /// was, nobody knows: so neither when they end.
     fn import(&self, epoch: u64, now: Moment) -> Option<Tokens> {
-        let text = utf16_as_utf8(&self.0);
-        let mut response = TokenResponse::parse(text.as_deref().unwrap_or(&self.0)).ok()?;
+        let mut response = TokenResponse::parse(&self.0).ok()?;
         (response.expires_in, response.refresh_expires_in) = (None, None);
         let refresh = response.refresh_token.as_ref().map_or("", Secret::expose);
         let identity = Identity {
@@ -119,14 +118,6 @@ impl Record {
         let received = Moment { wall: UNIX_EPOCH, ..now };
         Some(Tokens { received: None, ..Tokens::received(&response, None, identity, received) })
     }
-}
-
-/// How programs keep text in Windows' Credential Manager.
-fn utf16_as_utf8(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let units = bytes.starts_with(b"{\0").then(|| bytes.chunks_exact(2))?;
-    let units = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    let text: Option<String> = char::decode_utf16(units).map(Result::ok).collect();
-    text.map(|text| Zeroizing::new(text.into_bytes()))
 }
 
 impl fmt::Debug for Record {

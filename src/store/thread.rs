@@ -13,14 +13,25 @@ use crate::error::Error;
 use crate::refresh::within;
 use crate::store::{Kept, StoreError};
 
-/// Runs a store's methods one at a time on a thread of its own, each within [`STORE_CALL`].
+/// Runs a store's methods on a thread of its own, each within [`STORE_CALL`].
 ///
 /// Not `spawn_blocking`: a call that hangs there would hang the runtime's shutdown too.
 pub(crate) struct StoreThread {
     store: Arc<Kept>,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    worker: Mutex<Worker>,
     /// Threads that were left alone with a read that hangs.
     left_alone: Arc<AtomicUsize>,
+    /// While a thread asks whether a person is asked: that may hang, too.
+    asking: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Worker {
+    jobs: Option<mpsc::Sender<Job>>,
+    /// The read that the thread hangs on, as far as it is known.
+    hanging: Option<oneshot::Receiver<()>>,
+    /// How many wait for a person meanwhile: then it doesn't hang.
+    patient: usize,
 }
 
 type Job = Box<dyn FnOnce(&Kept) + Send>;
@@ -39,15 +50,16 @@ impl LateWrite {
 
 impl StoreThread {
     pub(crate) fn new(store: Kept) -> Self {
-        Self { store: Arc::new(store), jobs: Mutex::default(), left_alone: Arc::default() }
+        Self {
+            store: Arc::new(store),
+            worker: Mutex::default(),
+            left_alone: Arc::default(),
+            asking: Arc::default(),
+        }
     }
 
     pub(crate) fn describe(&self) -> String {
         self.store.describe()
-    }
-
-    pub(crate) fn may_lose(&self) -> bool {
-        self.store.may_lose()
     }
 
     /// Runs a read on the store. After the time limit the answer is an error.
@@ -55,7 +67,7 @@ impl StoreThread {
         &self,
         call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        self.call(call, Patience::None).await.map_err(|given_up| self.leave_alone(given_up))
+        self.read_with(call, Patience::None).await
     }
 
     /// As [`read`](Self::read), with the time that a person needs to unlock the store. Not for
@@ -64,7 +76,26 @@ impl StoreThread {
         &self,
         call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        self.call(call, Patience::ForAPerson).await.map_err(|given_up| self.leave_alone(given_up))
+        self.read_with(call, Patience::ForAPerson).await
+    }
+
+    async fn read_with<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+        patience: Patience,
+    ) -> Result<T, Error> {
+        let (ended, hanging) = oneshot::channel();
+        let call = move |store: &Kept| {
+            // Dropped at its end, however that comes about.
+            let _ended = ended;
+            call(store)
+        };
+        self.call(call, patience).await.map_err(|given_up| {
+            if given_up.running.is_some() {
+                self.worker().hanging = Some(hanging);
+            }
+            given_up.error
+        })
     }
 
     /// Runs a write on the store. After the time limit the answer is an error; if the call had
@@ -78,17 +109,39 @@ impl StoreThread {
             .map_err(|given_up| (given_up.error, given_up.running.map(LateWrite)))
     }
 
+    /// Whether a read that was given up has come to its end after all, because a person unlocked
+    /// the store. Waits for that person, if one is asked, with the prompt that is there: another
+    /// read would bring up another one.
+    pub(crate) async fn is_unlocked(&self) -> bool {
+        let Some(mut hanging) = self.worker().hanging.take() else {
+            return false;
+        };
+        let _patient = Patient::new(self);
+        if self.asks_a_person().await && within(PERSON, &mut hanging).await.is_some() {
+            return true;
+        }
+        self.worker().hanging = Some(hanging);
+        false
+    }
+
     /// Whether the store makes us wait because a person is asked to unlock it.
-    pub(crate) async fn asks_a_person(&self) -> bool {
+    async fn asks_a_person(&self) -> bool {
+        if self.asking.swap(true, Ordering::SeqCst) {
+            return false;
+        }
         let (reply, answer) = oneshot::channel();
-        let store = Arc::clone(&self.store);
-        // A thread of its own: the store's waits, and this call may hang as well.
+        let (store, asking) = (Arc::clone(&self.store), Arc::clone(&self.asking));
+        // A thread of its own: the store's waits.
         let asked = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
             let asks = catch_unwind(AssertUnwindSafe(|| store.asks_a_person()));
+            asking.store(false, Ordering::SeqCst);
             // Nobody may be waiting any more.
             let _ = reply.send(asks.unwrap_or(false));
         });
-        asked.is_ok() && matches!(within(ASK, answer).await, Some(Ok(true)))
+        if asked.is_err() {
+            self.asking.store(false, Ordering::SeqCst);
+        }
+        matches!(within(ASK, answer).await, Some(Ok(true)))
     }
 
     async fn call<T: Send + 'static>(
@@ -113,45 +166,30 @@ impl StoreThread {
         let failed = |error| Error::store(&self.describe(), error);
         let ended = |error| GivenUp { error: failed(error), running: None };
         self.send(job).map_err(ended)?;
-        let mut result = within(STORE_CALL, &mut answer).await;
-        if result.is_none() && patience == Patience::ForAPerson && self.asks_a_person().await {
-            result = within(PERSON, &mut answer).await;
+        let mut limit = STORE_CALL;
+        let mut result = within(limit, &mut answer).await;
+        if result.is_none() && patience == Patience::ForAPerson {
+            let _patient = Patient::new(self);
+            let more = if self.asks_a_person().await { PERSON } else { Duration::ZERO };
+            limit += more;
+            // It may have been answered while we asked.
+            result = within(more, &mut answer).await;
         }
         match result {
             Some(Ok(result)) => result.map_err(ended),
             Some(Err(_)) => Err(ended(StoreError::unavailable("the token store's thread is gone"))),
             None => {
                 let begun = claimed.swap(true, Ordering::SeqCst);
-                let error = failed(StoreError::no_answer(STORE_CALL));
+                let error = failed(StoreError::no_answer(limit));
                 Err(GivenUp { error, running: begun.then_some(answer) })
             }
         }
     }
 
-    /// Leaves the thread alone that a read hangs on: the next call gets a new one. A hung read
-    /// harms nobody; but where several hang, a new one would too.
-    fn leave_alone<T>(&self, given_up: GivenUp<T>) -> Error {
-        if let Some(mut running) = given_up.running
-            && self.left_alone.load(Ordering::SeqCst) < LEFT_ALONE
-            // It may have ended just now.
-            && matches!(running.try_recv(), Err(oneshot::error::TryRecvError::Empty))
-        {
-            self.left_alone.fetch_add(1, Ordering::SeqCst);
-            let left_alone = Arc::clone(&self.left_alone);
-            let back: Job = Box::new(move |_| {
-                left_alone.fetch_sub(1, Ordering::SeqCst);
-            });
-            if let Some(jobs) = self.jobs().take() {
-                // The last thing it does, if ever.
-                let _ = jobs.send(back);
-            }
-        }
-        given_up.error
-    }
-
     fn send(&self, job: Job) -> Result<(), StoreError> {
-        let mut jobs = self.jobs();
-        if jobs.is_none() {
+        let mut worker = self.worker();
+        self.leave_alone(&mut worker);
+        if worker.jobs.is_none() {
             let (sender, receiver) = mpsc::channel::<Job>();
             let store = Arc::clone(&self.store);
             // Ends when the sender goes with the session.
@@ -159,15 +197,56 @@ impl StoreThread {
                 .name("reauth-store".to_owned())
                 .spawn(move || receiver.iter().for_each(|job| job(&store)))
                 .map_err(|e| StoreError::unavailable("could not start a thread").with_source(e))?;
-            *jobs = Some(sender);
+            worker.jobs = Some(sender);
         }
-        jobs.as_ref()
+        (worker.jobs.as_ref())
             .and_then(|sender| sender.send(job).ok())
             .ok_or_else(|| StoreError::unavailable("the token store's thread is gone"))
     }
 
-    fn jobs(&self) -> MutexGuard<'_, Option<mpsc::Sender<Job>>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Leaves the thread alone that hangs on a read, so that the next call gets a new one. That
+    /// read harms nobody; but where several hang, a new one would too.
+    fn leave_alone(&self, worker: &mut Worker) {
+        let Some(hanging) = &mut worker.hanging else {
+            return;
+        };
+        if !matches!(hanging.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            worker.hanging = None;
+            return;
+        }
+        if worker.patient > 0 || self.left_alone.load(Ordering::SeqCst) >= LEFT_ALONE {
+            return;
+        }
+        worker.hanging = None;
+        self.left_alone.fetch_add(1, Ordering::SeqCst);
+        let left_alone = Arc::clone(&self.left_alone);
+        let back: Job = Box::new(move |_| {
+            left_alone.fetch_sub(1, Ordering::SeqCst);
+        });
+        if let Some(jobs) = worker.jobs.take() {
+            // The last thing it does, if ever.
+            let _ = jobs.send(back);
+        }
+    }
+
+    fn worker(&self) -> MutexGuard<'_, Worker> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody waits for a person: the thread is not left alone meanwhile.
+struct Patient<'a>(&'a StoreThread);
+
+impl<'a> Patient<'a> {
+    fn new(thread: &'a StoreThread) -> Self {
+        thread.worker().patient += 1;
+        Self(thread)
+    }
+}
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.0.worker().patient -= 1;
     }
 }
 
@@ -250,7 +329,7 @@ mod tests {
             begins: Mutex::new(begins),
             go_on: Mutex::new(go_on),
         };
-        let trace = Trace::new(Place::new(None, "test", "test"));
+        let trace = Trace::new(Place::new(None, "test"));
         let thread = StoreThread::new(Kept::new(Arc::new(store), trace));
         let hung = async |begins: bool| {
             let mut read = pin!(thread.read(Kept::load));

@@ -75,7 +75,8 @@ impl TokenResponse {
     /// `token_type` may have any case or be absent; `expires_in` (seconds) may be a number or a
     /// string, and counts as unknown when absent, zero, negative or unreadable; the refresh
     /// token's lifetime is `refresh_expires_in` or `refresh_token_expires_in`. Other fields are
-    /// ignored (RFC 6749 §5.1).
+    /// ignored (RFC 6749 §5.1). UTF-16, in which programs keep text in Windows' Credential
+    /// Manager, is understood too.
     ///
     /// # Errors
     /// The body isn't JSON, has no `access_token`, has one that no header can carry, or has a
@@ -85,6 +86,8 @@ impl TokenResponse {
     }
 
     pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
+        let utf8 = utf16_as_utf8(body);
+        let body = utf8.as_ref().map_or(body, |text| text.as_slice());
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err("the token response is not a JSON object".to_owned());
         }
@@ -136,6 +139,13 @@ impl TokenResponse {
         value.set_sensitive(true);
         value
     }
+}
+
+fn utf16_as_utf8(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let units = bytes.starts_with(b"{\0").then(|| bytes.chunks_exact(2))?;
+    let units = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    let text: Option<String> = char::decode_utf16(units).map(Result::ok).collect();
+    text.map(|text| Zeroizing::new(text.into_bytes()))
 }
 
 #[derive(Deserialize)]

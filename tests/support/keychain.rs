@@ -59,6 +59,7 @@ fn alone(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     }
     let output = command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .envs(["cargo", "rustup"].map(tool_home))
         .env("HOME", directory.path())
         .env("XDG_RUNTIME_DIR", &run)
         .env_remove("XDG_DATA_HOME")
@@ -71,6 +72,14 @@ fn alone(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     let text = said(&output);
     assert!(output.status.success(), "inside:\n{text}");
     assert!(text.contains("1 passed"), "the test {name:?} did not run:\n{text}");
+}
+
+/// Where a build tool keeps its things: below the home directory, unless it is told.
+fn tool_home(tool: &str) -> (String, PathBuf) {
+    let name = format!("{}_HOME", tool.to_uppercase());
+    let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(format!(".{tool}"));
+    let path = std::env::var_os(&name).map_or_else(home, PathBuf::from);
+    (name, path)
 }
 
 /// What a process wrote, to both its streams.
@@ -93,6 +102,11 @@ impl Keychain {
     }
 
     fn spawn(&mut self, how: &[&str], password: &str) {
+        self.launch(how, password);
+        wait_until(|| service().is_some());
+    }
+
+    fn launch(&mut self, how: &[&str], password: &str) {
         assert!(self.daemon.is_none());
         let mut daemon = Command::new("gnome-keyring-daemon")
             .args(["--foreground", "--components=secrets"])
@@ -104,11 +118,6 @@ impl Keychain {
             .unwrap_or_else(|e| panic!("{e}: tests/run-all installs gnome-keyring"));
         daemon.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
         self.daemon = Some(daemon);
-        let end = Instant::now() + Duration::from_secs(10);
-        while service().is_none() {
-            assert!(Instant::now() < end, "the keychain's daemon does not come up");
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// As `kill -9`: returns when it is gone from the bus.
@@ -206,10 +215,13 @@ impl Keychain {
         found.unlocked[0].delete().unwrap();
     }
 
-    /// The file that the keychain is kept in.
-    pub fn file(&self) -> PathBuf {
+    /// Starts the daemon of a user who has no keychain yet.
+    pub fn start_empty(&mut self) {
         let home = std::env::var_os("HOME").unwrap();
-        Path::new(&home).join(".local/share/keyrings/login.keyring")
+        fs::remove_dir_all(Path::new(&home).join(".local/share/keyrings")).unwrap();
+        self.launch(&["--start"], "");
+        wait_until(|| SecretService::connect(EncryptionType::Plain).is_ok());
+        assert!(service().is_none());
     }
 }
 
@@ -226,6 +238,14 @@ fn service() -> Option<SecretService<'static>> {
     let service = SecretService::connect(EncryptionType::Plain).ok()?;
     let is_ready = service.get_default_collection().is_ok();
     is_ready.then_some(service)
+}
+
+fn wait_until(is_up: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is_up() {
+        assert!(Instant::now() < end, "the keychain's daemon does not come up");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -65,41 +65,41 @@ pub(super) fn load_what_is_there(
         Err(Refusal::BadDataFormat(raw, _) | Refusal::BadEncoding(raw)) => {
             Some(Zeroizing::new(raw))
         }
+        Err(Refusal::BadStoreFormat(_)) => None,
         _ => read(main)?,
     };
     let Some(bytes) = main else {
         return Ok(None);
     };
-    match Parts::named_in(&bytes) {
-        Ok(Some(parts)) => gather(&parts, entries).map(Some),
+    match Parts::named_in(&bytes).map(|parts| parts.map(|parts| gather(&parts, entries))) {
+        Ok(Some(Ok(record))) => Ok(Some(record)),
+        Ok(Some(Err(trouble))) if !trouble.is_damage() => Err(trouble),
         _ => Ok(Some(bytes)),
     }
 }
 
 pub(super) fn save(main: &Entry, entries: &Entries<'_>, record: &[u8]) -> Result<(), Trouble> {
-    let old = named_by(main);
-    let result = if record.starts_with(MARK) {
+    let old = named_by(main)?;
+    if record.starts_with(MARK) {
         // It would be taken for the names of its parts.
-        save_in_parts(main, entries, record, SMALLEST_LIMIT)
+        save_in_parts(main, entries, record, SMALLEST_LIMIT)?;
     } else {
         match set(main, record) {
             Err(Trouble::Refused(Refusal::TooLong(_, limit))) => {
-                save_in_parts(main, entries, record, limit as usize)
+                save_in_parts(main, entries, record, limit as usize)?;
             }
-            result => result,
+            result => result?,
         }
-    };
-    if result.is_ok()
-        && let Some(old) = old
-    {
+    }
+    if let Some(old) = old {
         // What remains of them is found at the next logout.
         let _ = remove_parts(&old, entries);
     }
-    result
+    Ok(())
 }
 
 pub(super) fn remove(main: &Entry, entries: &Entries<'_>) -> Result<(), Trouble> {
-    let parts = named_by(main);
+    let parts = named_by(main)?;
     // First: without it, the parts are no record.
     delete(main)?;
     parts.map_or(Ok(()), |parts| remove_parts(&parts, entries))
@@ -111,17 +111,20 @@ fn save_in_parts(
     record: &[u8],
     limit: usize,
 ) -> Result<(), Trouble> {
-    let id = getrandom::u64().map_err(|e| Refusal::PlatformFailure(e.into()));
-    let id = format!("{:016x}", id.map_err(Trouble::Refused)?);
+    let id = getrandom::u64().map_err(|e| Trouble::Refused(Refusal::PlatformFailure(e.into())))?;
     let chunks = record.chunks(limit.max(SMALLEST_LIMIT));
-    let parts = Parts { parts: chunks.len(), id, length: record.len() };
+    let parts = Parts { parts: chunks.len(), id: format!("{id:016x}"), length: record.len() };
     let written = (chunks.enumerate())
         .try_for_each(|(n, chunk)| set(&entries.part(&parts, n)?, chunk))
         .and_then(|()| {
             let names = serde_json::to_vec(&parts).map_err(|_| Trouble::Damaged(UNREADABLE))?;
             set(main, &names)
         });
-    if written.is_err() && named_by(main).is_none_or(|named| named.id != parts.id) {
+    // The last step may have been done all the same: only who knows that it wasn't tidies up.
+    if written.is_err()
+        && let Ok(named) = named_by(main)
+        && named.is_none_or(|named| named.id != parts.id)
+    {
         // The first error is the one to tell.
         let _ = remove_parts(&parts, entries);
     }
@@ -156,9 +159,14 @@ fn remove_parts(parts: &Parts, entries: &Entries<'_>) -> Result<(), Trouble> {
         .try_for_each(|n| delete(&entries.part(parts, n)?))
 }
 
-/// The parts that the main entry names, if it can be read and names any.
-fn named_by(main: &Entry) -> Option<Parts> {
-    Parts::named_in(&read(main).ok()??).ok()?
+/// The parts that the main entry names, if it names any. One that is damaged names none.
+fn named_by(main: &Entry) -> Result<Option<Parts>, Trouble> {
+    match read(main) {
+        Ok(Some(bytes)) => Ok(Parts::named_in(&bytes).unwrap_or(None)),
+        Ok(None) => Ok(None),
+        Err(trouble) if trouble.is_damage() => Ok(None),
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// How a main entry begins that names parts. A record begins with its version.

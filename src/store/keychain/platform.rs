@@ -1,144 +1,156 @@
-//! Where the platforms' keychains differ.
+//! The keychain of each platform.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use keyring_core::{CredentialStore, Entry, Result};
-
-pub(super) use imp::{FAILED, LOCKED, NAME, NOT_OPENED, asks_a_person, open};
-
-/// The entry of that name. Doesn't ask the keychain.
-pub(super) fn entry(store: &CredentialStore, service: &str, account: &str) -> Result<Entry> {
-    let modifiers = HashMap::from(imp::MODIFIERS);
-    store.build(&imp::service(service), &imp::account(account), Some(&modifiers))
-}
-
-/// The entries of `service` whose account begins with `prefix`, as far as they can be listed.
-pub(super) fn entries(store: &CredentialStore, service: &str, prefix: &str) -> Vec<Entry> {
-    let (service, prefix) = (imp::service(service), imp::account(prefix));
-    let (key, value) = imp::search(&service, &prefix);
-    let found = store.search(&HashMap::from([(key, &*value)])).unwrap_or_default();
-    found.into_iter().filter(|entry| imp::belongs(entry, &service, &prefix)).collect()
-}
+pub(super) use imp::native;
 
 /// The Secret Service, by D-Bus: GNOME Keyring, KWallet, KeePassXC.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 mod imp {
-    use super::{Arc, CredentialStore, Result};
+    use keyring_core::error::PlatformError;
     use secret_service::EncryptionType;
     use secret_service::blocking::SecretService;
-    use std::borrow::Cow;
+    use zbus_secret_service_keyring_store::Store;
 
-    pub(super) use super::{specified as belongs, unchanged as account, unchanged as service};
+    use crate::store::StoreError;
+    use crate::store::keychain::backend::{Backend, Naming};
 
-    pub(in super::super) const NAME: &str = "the keychain (Secret Service)";
-    pub(in super::super) const NOT_OPENED: &str = "no Secret Service answers on this session's \
-        D-Bus: start one (GNOME Keyring, KWallet or KeePassXC), or, on a host that has none, \
-        choose to keep the tokens in a file";
-    pub(in super::super) const LOCKED: &str =
-        "it is locked, and nobody unlocked it: unlock it, then try again";
-    pub(in super::super) const FAILED: &str =
-        "the Secret Service failed: look at its log, restart it, then try again";
-    pub(super) const MODIFIERS: [(&str, &str); 0] = [];
-
-    pub(in super::super) fn open() -> Result<Arc<CredentialStore>> {
-        Ok(zbus_secret_service_keyring_store::Store::new()?)
+    pub(in super::super) fn native() -> Backend {
+        Backend {
+            id: "keychain".into(),
+            name: "the keychain (Secret Service)".into(),
+            open: Box::new(|| Ok(Store::new()?)),
+            naming: Naming::PLAIN,
+            reconnects: true,
+            splits: false,
+            asks_a_person,
+            not_opened: |e| StoreError::unavailable(NOT_OPENED).with_source(e),
+            refused,
+        }
     }
 
-    pub(super) fn search<'a>(service: &'a str, _prefix: &str) -> (&'static str, Cow<'a, str>) {
-        ("service", service.into())
+    fn refused(why: PlatformError) -> StoreError {
+        use secret_service::Error::{Locked, NoResult, Prompt};
+
+        match why.downcast_ref() {
+            Some(Locked | Prompt) => StoreError::locked(LOCKED).with_source(why),
+            // The only answer that may be empty.
+            Some(NoResult) => StoreError::unavailable(NO_KEYRING).with_source(why),
+            _ => StoreError::unavailable(FAILED).with_source(why),
+        }
     }
 
     /// A locked collection leads to a prompt. Asked on a connection of its own, since the other
     /// one waits; a service that is hung doesn't answer here either.
-    pub(in super::super) fn asks_a_person() -> bool {
-        let locked = || -> std::result::Result<bool, secret_service::Error> {
+    fn asks_a_person() -> bool {
+        let locked = || -> Result<bool, secret_service::Error> {
             SecretService::connect(EncryptionType::Plain)?.get_default_collection()?.is_locked()
         };
         locked().unwrap_or(false)
     }
+
+    const NOT_OPENED: &str = "no Secret Service answers on this session's D-Bus: start one (GNOME \
+        Keyring, KWallet or KeePassXC), or, on a host that has none, choose to keep the tokens in \
+        a file";
+    const NO_KEYRING: &str = "it has no default keyring: make one with your desktop's password \
+        manager, or choose to keep the tokens in a file";
+    const LOCKED: &str = "it is locked, and nobody unlocked it: unlock it, then try again";
+    const FAILED: &str = "the Secret Service failed: restart it if that goes on, then try again";
 }
 
 /// The login keychain of macOS. Not the protected one: that needs an entitlement.
 #[cfg(target_os = "macos")]
 mod imp {
-    use super::{Arc, CredentialStore, Result};
-    use std::borrow::Cow;
+    use apple_native_keyring_store::keychain::Store;
+    use keyring_core::error::PlatformError;
+    use security_framework::base::Error;
 
-    pub(super) use super::{specified as belongs, unchanged as account, unchanged as service};
+    use crate::store::StoreError;
+    use crate::store::keychain::backend::{Backend, Naming};
 
-    pub(in super::super) const NAME: &str = "the keychain (macOS Keychain)";
-    pub(in super::super) const NOT_OPENED: &str = "there is no login keychain: open Keychain \
-        Access and make one, or choose to keep the tokens in a file";
-    pub(in super::super) const LOCKED: &str =
-        "it can't be used: unlock it (`security unlock-keychain`), then try again";
-    pub(in super::super) const FAILED: &str = "it refused: if it is locked and can't ask, as over \
-        SSH, unlock it (`security unlock-keychain`), then try again";
-    pub(super) const MODIFIERS: [(&str, &str); 0] = [];
-
-    pub(in super::super) fn open() -> Result<Arc<CredentialStore>> {
-        Ok(apple_native_keyring_store::keychain::Store::new()?)
+    pub(in super::super) fn native() -> Backend {
+        Backend {
+            id: "keychain".into(),
+            name: "the keychain (macOS Keychain)".into(),
+            open: Box::new(|| Ok(Store::new()?)),
+            naming: Naming::PLAIN,
+            // There is no connection: trying again would ask a person again who has said no.
+            reconnects: false,
+            splits: false,
+            // The system asks people, and does not hang.
+            asks_a_person: || true,
+            not_opened: refused,
+            refused,
+        }
     }
 
-    pub(super) fn search<'a>(service: &'a str, _prefix: &str) -> (&'static str, Cow<'a, str>) {
-        ("service", service.into())
+    fn refused(why: PlatformError) -> StoreError {
+        match why.downcast_ref().map(|error: &Error| error.code()) {
+            Some(CANCELED | AUTH_FAILED | INTERACTION_NOT_ALLOWED) => {
+                StoreError::locked(LOCKED).with_source(why)
+            }
+            Some(NO_SUCH_KEYCHAIN) => StoreError::unavailable(NO_KEYCHAIN).with_source(why),
+            _ => StoreError::unavailable(FAILED).with_source(why),
+        }
     }
 
-    /// The system asks people, and does not hang.
-    pub(in super::super) fn asks_a_person() -> bool {
-        true
-    }
+    // Security framework result codes.
+    const CANCELED: i32 = -128;
+    const AUTH_FAILED: i32 = -25293;
+    const NO_SUCH_KEYCHAIN: i32 = -25294;
+    /// As over SSH, where nobody can be asked.
+    const INTERACTION_NOT_ALLOWED: i32 = -25308;
+
+    const LOCKED: &str = "it is locked, or access was denied: unlock it (over SSH: `security \
+        unlock-keychain`), then try again";
+    const NO_KEYCHAIN: &str = "there is no login keychain: make one with Keychain Access, or \
+        choose to keep the tokens in a file";
+    const FAILED: &str = "it refused: try again, or choose to keep the tokens in a file";
 }
 
 /// The Credential Manager of Windows.
 #[cfg(windows)]
 mod imp {
-    use super::{Arc, CredentialStore, Entry, Result};
-    use std::borrow::Cow;
+    use keyring_core::error::PlatformError;
+    use windows_native_keyring_store::Store;
 
-    pub(super) use super::windows_name::{account, service};
+    use super::windows_name;
+    use crate::store::StoreError;
+    use crate::store::keychain::backend::{Backend, Naming};
 
-    pub(in super::super) const NAME: &str = "the keychain (Windows Credential Manager)";
-    pub(in super::super) const NOT_OPENED: &str =
-        "the Credential Manager can't be opened: choose to keep the tokens in a file";
-    pub(in super::super) const LOCKED: &str = "this logon session has no credentials, as over \
-        SSH: use a session at the machine, or choose to keep the tokens in a file";
-    pub(in super::super) const FAILED: &str = "the Credential Manager refused: try again, or \
-        choose to keep the tokens in a file";
-    /// The default roams: two machines would share a rotating token.
-    pub(super) const MODIFIERS: [(&str, &str); 1] = [("persistence", "Local")];
-
-    pub(in super::super) fn open() -> Result<Arc<CredentialStore>> {
-        Ok(windows_native_keyring_store::Store::new()?)
+    pub(in super::super) fn native() -> Backend {
+        Backend {
+            id: "keychain".into(),
+            name: "the keychain (Windows Credential Manager)".into(),
+            open: Box::new(|| Ok(Store::new()?)),
+            naming: Naming {
+                // The default roams: two machines would share a rotating token.
+                modifiers: &[("persistence", "Local")],
+                service: windows_name::service,
+                account: windows_name::account,
+                search: |service, prefix| {
+                    let service = service.replace('.', r"\.");
+                    ("pattern", format!(r"^{prefix}[^.]*\.{service}$"))
+                },
+                // By the pattern; what is found can't say more where a service has dots.
+                belongs: |_entry, _service, _prefix| true,
+            },
+            reconnects: false,
+            splits: true,
+            asks_a_person: || false,
+            not_opened: refused,
+            refused,
+        }
     }
 
-    pub(super) fn search(service: &str, prefix: &str) -> (&'static str, Cow<'static, str>) {
-        let service = service.replace('.', r"\.");
-        ("pattern", format!(r"^{prefix}[^.]*\.{service}$").into())
+    fn refused(why: PlatformError) -> StoreError {
+        StoreError::unavailable(FAILED).with_source(why)
     }
 
-    pub(super) fn belongs(_entry: &Entry, _service: &str, _prefix: &str) -> bool {
-        true // By the pattern: more is not known of what was found.
-    }
-
-    pub(in super::super) fn asks_a_person() -> bool {
-        false
-    }
+    const FAILED: &str = "it can't be used in this logon session, as over SSH: use one at the \
+        machine, or choose to keep the tokens in a file";
 }
 
 #[cfg(not(any(windows, target_os = "macos", all(unix, not(target_vendor = "apple")))))]
 compile_error!("no keychain is known on this platform: turn the feature `keychain` off");
-
-#[cfg(unix)]
-fn unchanged(name: &str) -> std::borrow::Cow<'_, str> {
-    name.into()
-}
-
-#[cfg(unix)]
-fn specified(entry: &Entry, service: &str, prefix: &str) -> bool {
-    (entry.get_specifiers())
-        .is_some_and(|(of, account)| of == service && account.starts_with(prefix))
-}
 
 /// On Windows an entry's name is `account.service`, in any case. So that no two are taken for
 /// one, what could make them look alike is escaped. Simple names stay as other programs of the

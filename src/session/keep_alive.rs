@@ -1,0 +1,86 @@
+//! Refreshing ahead without any traffic, for programs that are open all day.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time;
+
+use crate::error::Error;
+use crate::session::{Core, Session};
+use crate::token::{Moment, Tokens};
+
+/// Keeps a session's tokens fresh until it is dropped, from
+/// [`Session::keep_alive`](crate::Session::keep_alive). Keeps the session open, too.
+#[must_use = "dropping it ends the keep-alive"]
+pub struct KeepAlive {
+    session: Session,
+    _stop: oneshot::Sender<()>,
+}
+
+impl KeepAlive {
+    pub(crate) fn start(session: Session) -> Result<Self, Error> {
+        let core = Arc::clone(session.core());
+        let (stop, mut stopped) = oneshot::channel();
+        session.core().thread.spawn(async move {
+            // The store may fail for now: it is read again with the next tick.
+            let _ = core.know().await;
+            loop {
+                let pause = core.keep_alive_at(Moment::now()).min(TICK);
+                // Ends when the handle is dropped.
+                if time::timeout(pause, &mut stopped).await.is_ok() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { session, _stop: stop })
+    }
+}
+
+impl fmt::Debug for KeepAlive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepAlive").field("session", &self.session).finish()
+    }
+}
+
+impl Core {
+    /// Refreshes in the background what is due, and says when to look again.
+    fn keep_alive_at(self: &Arc<Self>, now: Moment) -> Duration {
+        let Some(tokens) = self.state.tokens() else {
+            return TICK;
+        };
+        match due_in(&tokens, now) {
+            // One that fails has a cooldown, and one that is under way is joined.
+            Some(Duration::ZERO) => {
+                self.refresh_ahead(&tokens);
+                AGAIN
+            }
+            Some(wait) => wait,
+            None => TICK,
+        }
+    }
+}
+
+/// How long until these tokens should be replaced: before the access token ends, and before the
+/// refresh token does. `None` where the server said nothing of either, or nothing can be done.
+fn due_in(tokens: &Tokens, now: Moment) -> Option<Duration> {
+    tokens.refresh.as_ref()?;
+    let access = tokens.expiry.as_ref().map(|expiry| expiry.leeway_in(now));
+    let refresh = tokens.refresh_expires_at.map(|end| {
+        let lifetime = end.duration_since(tokens.received_at).unwrap_or_default();
+        let left = end.duration_since(now.wall).unwrap_or_default();
+        left.saturating_sub((lifetime / 5).min(REFRESH_TOKEN_LEEWAY))
+    });
+    [access, refresh].into_iter().flatten().min()
+}
+
+/// The longest that is slept at once. The clock that counts sleep may stand still while the
+/// machine does, and a login made elsewhere is noticed no sooner than this.
+const TICK: Duration = Duration::from_secs(30);
+
+/// A refresh under way is looked at again so soon.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Enough for a server that is down for a few minutes.
+const REFRESH_TOKEN_LEEWAY: Duration = Duration::from_secs(5 * 60);

@@ -1,0 +1,187 @@
+//! A store that may lose its record, as keychains do, and what is noted beside it.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mock_server::MockServer;
+use reqwest_reauth::{MemoryStore, Record, Session, StoreError, TokenStore};
+use support::{Turnstile, client, endpoint, soon, tokens};
+
+#[derive(Clone)]
+struct Lossy {
+    memory: MemoryStore,
+    name: &'static str,
+    /// Whether the next save waits, and where.
+    slow: Arc<AtomicBool>,
+    turnstile: Turnstile,
+}
+
+impl Lossy {
+    fn new(name: &'static str) -> Self {
+        let (memory, slow) = (MemoryStore::new(), Arc::default());
+        Self { memory, name, slow, turnstile: Turnstile::default() }
+    }
+}
+
+impl TokenStore for Lossy {
+    fn describe(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.memory.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        if self.slow.swap(false, Ordering::SeqCst) {
+            self.turnstile.pass();
+        }
+        self.memory.save(record)
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.memory.clear()
+    }
+
+    fn may_lose(&self) -> bool {
+        true
+    }
+}
+
+struct Home {
+    server: MockServer,
+    state: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { server: MockServer::start(), state: tempfile::tempdir().unwrap() }
+    }
+
+    fn session(&self, service: &str, store: &Lossy) -> Session {
+        Session::builder(service, endpoint(&self.server))
+            .origin(self.server.origin())
+            .store(store.clone())
+            .state_dir(self.state.path().join("state"))
+            .build()
+            .unwrap()
+    }
+
+    async fn log_in(&self, session: &Session) -> Result<(), reqwest_reauth::Error> {
+        soon(session.log_in(tokens(&self.server.log_in("alice")))).await
+    }
+}
+
+#[tokio::test]
+async fn a_logout_in_one_program_is_one_in_another_that_shares_the_record() {
+    let (home, store) = (Home::new(), Lossy::new("shared"));
+    let (one, other) = (home.session("one", &store), home.session("other", &store));
+    home.log_in(&one).await.unwrap();
+    home.server.expire_access_tokens();
+    let response = client(&other).get(home.server.api_url("things")).send();
+    assert_eq!(soon(response).await.unwrap().status(), 200);
+    one.log_out().await.unwrap();
+    assert!(!home.session("other", &store).is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn another_store_under_the_same_names_has_lost_nothing() {
+    let home = Home::new();
+    home.log_in(&home.session("cli", &Lossy::new("first"))).await.unwrap();
+    assert!(!home.session("cli", &Lossy::new("second")).is_logged_in().await.unwrap());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_directory_that_is_not_safe_fails_a_login_and_does_not_keep_a_logout_from_clearing() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (home, store) = (Home::new(), Lossy::new("keychain"));
+    let session = home.session("cli", &store);
+    home.log_in(&session).await.unwrap();
+    let directory = home.state.path().join("state");
+    let allow = |mode| {
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(0o770);
+    let error = home.log_in(&session).await.unwrap_err();
+    assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+    soon(session.log_out()).await.unwrap();
+    assert!(store.memory.load().unwrap().is_none());
+    allow(0o700);
+    assert!(!home.session("cli", &store).is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_login_that_was_given_back_over_a_lost_record_leaves_it_lost() {
+    let (home, store) = (Home::new(), Lossy::new("keychain"));
+    home.log_in(&home.session("cli", &store)).await.unwrap();
+    store.memory.clear().unwrap();
+    let session = home.session("cli", &store);
+    let lost = session.is_logged_in().await.unwrap_err();
+    assert!(lost.is_store() && !lost.is_logged_out(), "{lost:?}");
+    store.slow.store(true, Ordering::SeqCst);
+    let error = home.log_in(&session).await.unwrap_err();
+    assert!(error.tokens().is_some());
+    store.turnstile.open();
+    soon(session.drain()).await;
+    assert!(store.memory.load().unwrap().is_none(), "undone");
+    let still = home.session("cli", &store).is_logged_in().await.unwrap_err();
+    assert!(still.is_store() && !still.is_logged_out(), "{still:?}");
+}
+
+/// Says by an error that its content is damaged, and keeps it aside.
+#[derive(Clone)]
+struct Damaged {
+    lossy: Lossy,
+    is_damaged: Arc<AtomicBool>,
+    has_copy: Arc<AtomicBool>,
+}
+
+impl TokenStore for Damaged {
+    fn describe(&self) -> String {
+        self.lossy.describe()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        match self.is_damaged.load(Ordering::SeqCst) {
+            true => Err(StoreError::corrupt("parts are missing")),
+            false => self.lossy.load(),
+        }
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        self.lossy.save(record)?;
+        self.is_damaged.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.has_copy.store(false, Ordering::SeqCst);
+        self.is_damaged.store(false, Ordering::SeqCst);
+        self.lossy.clear()
+    }
+
+    fn set_aside(&self) -> Result<(), StoreError> {
+        self.has_copy.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_was_given_back_over_a_damaged_record_leaves_it_damaged_and_aside() {
+    let server = MockServer::start();
+    let (is_damaged, has_copy) = (Arc::new(AtomicBool::new(true)), Arc::default());
+    let store = Damaged { lossy: Lossy::new("keychain"), is_damaged, has_copy };
+    let session = support::builder(&server).store(store.clone()).build().unwrap();
+    store.lossy.slow.store(true, Ordering::SeqCst);
+    let error = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
+    assert!(error.tokens().is_some());
+    store.lossy.turnstile.open();
+    soon(session.drain()).await;
+    let says = session.is_logged_in().await.unwrap_err();
+    assert!(says.is_store() && !says.is_transient() && !says.is_logged_out(), "{says:?}");
+    assert!(store.has_copy.load(Ordering::SeqCst));
+}

@@ -1,0 +1,69 @@
+//! A token endpoint that refuses without a readable reason.
+
+mod support;
+
+use mock_server::{Fault, Route};
+use reqwest_reauth::{Error, LoginRequired};
+use support::{Fixture, found, soon, tokens};
+
+const HTML: &str = "<html><body>no</body></html>";
+
+/// The next refresh meets this; the error, after its cooldown is over.
+async fn refused(t: &Fixture, fault: Fault) -> Error {
+    t.server.on_next(Route::Token, 1, fault);
+    let error = soon(t.session.refused(&t.session.access_token().await.unwrap())).await;
+    let error = error.unwrap_err();
+    tokio::time::sleep(error.retry_after().unwrap()).await;
+    error
+}
+
+#[tokio::test]
+async fn the_third_unreadable_refusal_in_a_row_asks_for_a_login_and_clears_nothing() {
+    let t = Fixture::new().await;
+    t.server.expire_access_tokens();
+    for body in ["", HTML] {
+        let error = refused(&t, Fault::status(400).body(body)).await;
+        assert!(error.is_transient() && !error.is_login_required(), "{error:?}");
+    }
+    t.server.on_next(Route::Token, 1, Fault::status(401).body(HTML));
+    let response = soon(t.send("things")).await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(response.extensions().get::<LoginRequired>().is_some());
+    assert!(t.session.is_logged_in().await.unwrap());
+    assert!(t.record().is_some() && t.logouts.all().is_empty());
+    assert_eq!(t.server.counters().token_requests, 3);
+    // A login is the way out, and the count starts anew.
+    t.session.log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    t.server.expire_access_tokens();
+    let error = refused(&t, Fault::status(400)).await;
+    assert!(error.is_transient(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_to_its_senses_is_used_again() {
+    let t = Fixture::new().await;
+    t.server.expire_access_tokens();
+    for _ in 0..3 {
+        refused(&t, Fault::status(400)).await;
+    }
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    assert_eq!(t.server.counters().refreshes, 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_kind_between_them_starts_the_count_anew() {
+    let t = Fixture::new().await;
+    t.server.expire_access_tokens();
+    let busy = || Fault::status(429).header("retry-after", "0");
+    for fault in [Fault::status(400), Fault::status(400), busy(), Fault::status(400)] {
+        let error = refused(&t, fault).await;
+        assert!(error.is_transient() && !error.is_login_required(), "{error:?}");
+    }
+    // An expired token asks for it with an error, as there is no 401 to mark.
+    refused(&t, Fault::status(403)).await;
+    let error = refused(&t, Fault::status(403)).await;
+    assert!(error.is_login_required() && !error.is_logged_out(), "{error:?}");
+    let error = reqwest_middleware::Error::from(error);
+    assert!(found(&error).to_string().contains("without saying why"), "{error}");
+}
