@@ -1,0 +1,107 @@
+//! The session that a command works with, and where it comes from.
+
+use std::env;
+
+use reqwest_reauth::{OAuth2Endpoint, Session};
+
+use crate::args::Global;
+use crate::environment;
+use crate::exit::Exit;
+use crate::profile::{Name, Profile, SERVICE};
+use crate::tokens::Tokens;
+use crate::trouble::{Kind, Trouble};
+
+pub struct Account {
+    pub name: Name,
+    pub session: Session,
+    /// Who may see the token.
+    pub origins: Vec<String>,
+    pub source: Source,
+}
+
+pub enum Source {
+    Profile(Profile),
+    /// `REAUTH_TOKEN`.
+    Environment,
+}
+
+impl Account {
+    /// The account of the profile that was asked for.
+    ///
+    /// # Errors
+    /// There is no such profile, or it is of no use.
+    pub fn open(global: &Global) -> Result<Self, Trouble> {
+        match Profile::load(global)? {
+            Some(profile) => Self::of(global, profile),
+            None => Err(no_profile(&global.profile)),
+        }
+    }
+
+    /// # Errors
+    /// The profile's settings are wrong, or the variable for its secret is not set.
+    pub fn of(global: &Global, profile: Profile) -> Result<Self, Trouble> {
+        let mut endpoint = OAuth2Endpoint::new(&profile.token_endpoint, &profile.client_id);
+        if let Some(url) = &profile.revocation_endpoint {
+            endpoint = endpoint.revocation_url(url);
+        }
+        if let Some(variable) = &profile.client_secret_env {
+            endpoint = endpoint.client_secret(secret(variable)?);
+        }
+        let mut builder = Session::builder(SERVICE, endpoint).account(global.profile.as_str());
+        for origin in &profile.origins {
+            builder = builder.origin(origin);
+        }
+        if let Some(directory) = global.state_dir.as_ref().or(profile.state_dir.as_ref()) {
+            builder = builder.state_dir(directory);
+        }
+        let session = profile.store.keep(builder, &global.profile).build()?;
+        let origins = profile.origins.clone();
+        let source = Source::Profile(profile);
+        Ok(Self { name: global.profile.clone(), session, origins, source })
+    }
+
+    /// Adds what to do next, where that is known and not said yet.
+    pub fn advise(&self, trouble: Trouble) -> Trouble {
+        if trouble.advice.is_some() {
+            return trouble;
+        }
+        match &self.source {
+            Source::Environment if trouble.exit == Exit::LoginNeeded => {
+                trouble.with_advice(format!(
+                    "the token comes from {}: set it to another one, or unset it to use the \
+                     profile's",
+                    environment::VARIABLE
+                ))
+            }
+            Source::Profile(_) if trouble.exit == Exit::LoginNeeded => {
+                let name = &self.name;
+                trouble
+                    .with_advice(format!("log in again: cli login --profile {name} --tokens-stdin"))
+            }
+            Source::Profile(profile)
+                if trouble.kind == Kind::Store && profile.store == Tokens::Keychain =>
+            {
+                trouble.with_advice(
+                    "cli login with --store file:DIR keeps the tokens in a file, in clear",
+                )
+            }
+            Source::Profile(_) | Source::Environment => trouble,
+        }
+    }
+}
+
+/// Never kept: only its variable's name is.
+fn secret(variable: &str) -> Result<String, Trouble> {
+    env::var(variable).map_err(|_| {
+        Trouble::usage(format!("the environment variable {variable} is not set"))
+            .with_advice("it holds the client's secret, which is not kept in the profile")
+    })
+}
+
+fn no_profile(name: &Name) -> Trouble {
+    Trouble::new(Kind::LoginRequired, format!("there is no profile {name:?}", name = name.as_str()))
+        .with_advice(format!(
+            "log in first: cli login --profile {name} --tokens-stdin --token-endpoint URL \
+             --client-id ID --origin ORIGIN"
+        ))
+}
