@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use mock_server::{MockServer, Route};
 use reqwest_reauth::{FileStore, TokenResponse};
-use support::{soon, tokens};
+use support::{programs, soon, tokens};
 
 /// The example `ctrl_c` as a running process, with its login in a file.
 struct Program {
@@ -36,8 +36,7 @@ impl Program {
     }
 
     fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(status.unwrap().success());
+        programs::signal(&self.child, name);
     }
 
     fn end(mut self) -> ExitStatus {
@@ -45,21 +44,9 @@ impl Program {
     }
 }
 
-/// Built once by cargo, with the same target directory as this test.
 fn example() -> &'static PathBuf {
     static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
-    EXAMPLE.get_or_init(|| {
-        // …/debug/deps/processes-… → …/debug/examples/ctrl_c
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "ctrl_c", "--target-dir"])
-            .arg(profile.parent().unwrap())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(status.unwrap().success(), "the example could not be built");
-        profile.join("examples/ctrl_c")
-    })
+    EXAMPLE.get_or_init(|| programs::build("ctrl_c"))
 }
 
 /// A file with alice's login in it, whose access token the server refuses by now.

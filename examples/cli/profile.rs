@@ -59,8 +59,8 @@ impl Profile {
     pub fn draft(&self, global: &Global) -> Result<Draft, Trouble> {
         let path = file(global)?;
         let write = || {
-            // The file of a profile has a directory: `file` has put it there.
-            let directory = path.parent().unwrap_or(Path::new("."));
+            // There is one: `file` has joined a name to it.
+            let directory = path.parent().unwrap_or_else(|| Path::new("."));
             private(&mut DirBuilder::new()).recursive(true).create(directory)?;
             // Readable by its owner alone, as tempfile makes them.
             let mut file = NamedTempFile::new_in(directory)?;

@@ -1,0 +1,24 @@
+//! Examples as running processes.
+
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+/// The example of that name, built by cargo with the same target directory as this test.
+pub fn build(example: &str) -> PathBuf {
+    // …/debug/deps/processes-… → …/debug/examples/ctrl_c
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--example", example, "--target-dir"])
+        .arg(profile.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(status.unwrap().success(), "the example {example} could not be built");
+    profile.join("examples").join(example)
+}
+
+/// Sends a signal, such as `-INT`.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
