@@ -210,7 +210,8 @@ impl fmt::Debug for ReplayBody {
 #[non_exhaustive]
 pub struct NotReplayed;
 
-/// A response extension on a 401: the session has no refresh token, so only a new login helps.
+/// A response extension on a 401: the session has no refresh token, or the token endpoint keeps
+/// refusing to refresh without saying why. Only a new login helps.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LoginRequired;

@@ -35,10 +35,10 @@ impl Plan {
             None => None,
         };
         let default = if body.is_some() { Method::POST } else { Method::GET };
+        // First: the keychain is read while the client is set up.
+        let middleware = account.session.middleware();
         Ok(Self {
-            client: ClientBuilder::new(reqwest::Client::new())
-                .with(account.session.middleware())
-                .build(),
+            client: ClientBuilder::new(reqwest::Client::new()).with(middleware).build(),
             method: call.method.clone().unwrap_or(default),
             url: call.url.clone(),
             headers: call.header.iter().map(|text| header(text)).collect::<Result<_, _>>()?,
