@@ -13,6 +13,25 @@
 //!
 //! [`Session::builder`] is where to begin.
 //!
+//! # Tracing
+//!
+//! With the target `reqwest_reauth`, never with a token:
+//!
+//! | what | level | fields |
+//! |---|---|---|
+//! | span `refresh` | debug | `service`, `account`, `reason` (`ahead`, `expired`, `refused`) |
+//! | `refreshed`, `adopted` (in that span) | debug | `duration_ms`, `waiters` |
+//! | `refresh failed` (in that span) | warn | `duration_ms`, `waiters`, `retry_after_ms`, `error` |
+//! | `logged in` | info | `service`, `account` |
+//! | `logged out` | info | `service`, `account`, `reason` |
+//! | `new tokens could not be stored` | warn | `service`, `account`, `error` |
+//! | `new tokens stored after all` | info | `service`, `account` |
+//! | `refresh withheld` | debug | `service`, `account`, `retry_after_ms` |
+//!
+//! [`Session::metrics`] has the same in numbers, [`Session::events`] as it happens.
+//!
+//! # Features
+//!
 //! The feature `keychain`, on by default, brings `KeychainStore`, which sessions use unless they
 //! are given another store.
 
@@ -38,7 +57,7 @@ mod origin;
 mod challenge;
 
 mod session;
-pub use session::{KeepAlive, Revocation, Session, SessionBuilder, Status};
+pub use session::{KeepAlive, Metrics, Revocation, Session, SessionBuilder, Status};
 
 mod refresh;
 

@@ -75,6 +75,7 @@ impl ReauthMiddleware {
         let status = response.status();
         if status != StatusCode::UNAUTHORIZED {
             if core.unauthorized.as_ref().is_some_and(|is| is(&response)) {
+                core.counters.refusals.count();
                 return Verdict::Refused(response);
             }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
@@ -83,7 +84,10 @@ impl ReauthMiddleware {
             return Verdict::Answer(response);
         }
         match challenge::read(response.headers()) {
-            Challenge::Refresh => Verdict::Refused(response),
+            Challenge::Refresh => {
+                core.counters.refusals.count();
+                Verdict::Refused(response)
+            }
             Challenge::Final => Verdict::Answer(response),
             Challenge::StepUp(step_up) => {
                 // The token is good; it is the login that is too weak.
@@ -139,6 +143,7 @@ impl Middleware for ReauthMiddleware {
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
         drop(refused);
 
+        core.counters.replays.count();
         self.attach(&mut replay, &fresh);
         patience.apply_to(&mut replay);
         let response = next.run(replay, extensions).await?;

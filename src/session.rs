@@ -9,10 +9,14 @@ pub use keep_alive::KeepAlive;
 mod login;
 mod logout;
 pub use logout::Revocation;
+mod metrics;
+pub(crate) use metrics::Counters;
+pub use metrics::Metrics;
 mod reading;
 mod state;
 mod status;
 pub use status::Status;
+mod telling;
 mod thread;
 pub(crate) use thread::Entered;
 
@@ -158,6 +162,11 @@ impl Session {
                 .and_then(|tokens| core.storm.cooling_at(Instant::now(), tokens))
                 .and_then(|error| error.retry_after()),
         })
+    }
+
+    /// What the session has done so far, in this process.
+    pub fn metrics(&self) -> Metrics {
+        self.core().counters.metrics()
     }
 
     /// What happens to the session from now on.

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 use reqwest::Url;
-use reqwest_reauth::{Event, Events};
 use tokio::task::JoinSet;
 
 use crate::account::Account;
@@ -52,18 +51,17 @@ pub async fn account(global: &Global, call: &Call) -> Result<Account, Trouble> {
 pub async fn run(global: &Global, account: &Account, call: &Call) -> Result<Exit, Trouble> {
     let many = call.count.get() > 1;
     let plan = Plan::new(account, call).await?;
-    let mut events = account.session.events();
-    let (mut tally, mut refreshes) = (Tally::default(), 0);
+    let mut tally = Tally::default();
     let started = Instant::now();
     if many || global.json {
-        (tally, refreshes) = send_many(&plan, call, &mut events).await;
+        tally = send_many(&plan, call).await;
     } else {
         tally.add(plan.send_and_show().await?);
     }
     let wall = started.elapsed();
     // One that began in the background counts too.
     account.session.drain().await;
-    refreshes += count_refreshes(&mut events);
+    let refreshes = account.session.metrics().refreshes;
 
     if many {
         eprintln!("{}", tally.summary(refreshes, wall));
@@ -77,8 +75,8 @@ pub async fn run(global: &Global, account: &Account, call: &Call) -> Result<Exit
 }
 
 /// Sends as many as were asked for, and no more at once than may be.
-async fn send_many(plan: &Plan, call: &Call, events: &mut Events) -> (Tally, u64) {
-    let (mut tally, mut refreshes) = (Tally::default(), 0);
+async fn send_many(plan: &Plan, call: &Call) -> Tally {
+    let mut tally = Tally::default();
     // Shows nothing where stderr is no terminal.
     let progress = ProgressBar::new(call.count.get() as u64);
     let mut under_way = JoinSet::new();
@@ -91,19 +89,12 @@ async fn send_many(plan: &Plan, call: &Call, events: &mut Events) -> (Tally, u64
         }
         let Some(outcome) = under_way.join_next().await else {
             progress.finish_and_clear();
-            return (tally, refreshes);
+            return tally;
         };
         tally.add(
             outcome
                 .unwrap_or_else(|error| Trouble::other("a request came to no end", error).into()),
         );
-        // Each time, as no more than 64 events are kept for us.
-        refreshes += count_refreshes(events);
         progress.inc(1);
     }
-}
-
-fn count_refreshes(events: &mut Events) -> u64 {
-    let news = std::iter::from_fn(|| events.try_next());
-    news.filter(|event| matches!(event, Event::Refreshed)).count() as u64
 }

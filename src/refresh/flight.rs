@@ -102,6 +102,13 @@ pub(crate) struct Landing<T> {
 }
 
 impl<T> Landing<T> {
+    /// How many wait for it now.
+    pub(crate) fn waiters(&self) -> usize {
+        let slot = lock(&self.slot);
+        let ours = slot.under_way.as_ref().filter(|flight| flight.number == self.number);
+        ours.map_or(0, |flight| flight.sender.receiver_count())
+    }
+
     /// Ends the flight. From here on, who asks looks again or starts another.
     pub(crate) fn land(self, result: Result<T, Error>) {
         self.answer(result);

@@ -20,7 +20,7 @@ use crate::session::core::{OnLogout, TokenClient, Unauthorized};
 use crate::session::logout::Farewells;
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
-use crate::session::{Core, Handle, Session};
+use crate::session::{Core, Counters, Handle, Session};
 use crate::store::{Kept, Pin, StoreThread, TokenStore};
 
 /// Sets up a [`Session`], from [`Session::builder`].
@@ -202,6 +202,7 @@ impl SessionBuilder {
             refreshing: SingleFlight::new(),
             reading: SingleFlight::new(),
             events: event::channel(),
+            counters: Counters::default(),
             logouts: AtomicU64::new(0),
             unborn: Mutex::default(),
             farewells: Mutex::new(Farewells::default()),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue};
 use reqwest::{ClientBuilder, Response};
 use tokio::sync::{Notify, broadcast};
+use tracing::Instrument;
 
 use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
@@ -17,8 +18,10 @@ use crate::origin::Origin;
 use crate::refresh::{
     Gate, Joined, Journal, Landing, Place, Refreshed, SingleFlight, Storm, transaction,
 };
+use crate::session::Counters;
 use crate::session::logout::Farewells;
 use crate::session::state::{Phase, State};
+use crate::session::telling::{TARGET, Told};
 use crate::session::thread::SessionThread;
 use crate::store::{Pin, StoreThread};
 use crate::token::{Freshness, LoginId, Moment, Tokens};
@@ -43,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) refreshing: SingleFlight<Arc<Tokens>>,
     pub(crate) reading: SingleFlight<()>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) counters: Counters,
     /// How often the user has logged out: a login that was under way then must not win.
     pub(crate) logouts: AtomicU64,
     /// Logins of ours that have not begun, or never will: whoever reads one back from the store
@@ -152,6 +156,7 @@ impl Core {
             if is_open()
                 && let Some(obstacle) = obstacle()
             {
+                self.note_withheld(&obstacle);
                 return Ok(obstacle);
             }
         }
@@ -234,13 +239,19 @@ impl Core {
             self.storm.refreshes_at(Instant::now(), refused, place);
         }
         let (core, of) = (Arc::clone(self), Arc::clone(refused));
-        let started = self.thread.spawn(async move {
+        let span = tracing::debug_span!(
+            target: TARGET, "refresh", service = self.service, account = self.account,
+            reason = why.name()
+        );
+        let work = async move {
             let (inner, refused) = (Arc::clone(&core), Arc::clone(&of));
+            let started = Instant::now();
             // A task of its own, so that a panic in the endpoint's code is a result too.
-            let task = tokio::spawn(async move { transaction(&inner, &refused).await });
-            let result = task.await.unwrap_or_else(|e| Err(panicked(e)));
-            core.conclude(&of, why, result, landing).await;
-        });
+            let task = async move { transaction(&inner, &refused).await }.in_current_span();
+            let result = tokio::spawn(task).await.unwrap_or_else(|e| Err(panicked(e)));
+            core.conclude(&of, Refresh { why, started }, result, landing).await;
+        };
+        let started = self.thread.spawn(work.instrument(span));
         if started.is_err() {
             // The landing, dropped, has told everybody.
             refused.refused.store(false, Ordering::Relaxed);
@@ -251,21 +262,28 @@ impl Core {
     async fn conclude(
         self: &Arc<Self>,
         refused: &Tokens,
-        why: Why,
+        Refresh { why, started }: Refresh,
         result: Result<Refreshed, Error>,
         landing: Landing<Arc<Tokens>>,
     ) {
         let now = Instant::now();
+        let told = Told { took: now - started, waiters: landing.waiters() };
         let mut unsaved = None;
         let result = match result {
             Ok(Refreshed::Adopted(tokens)) => {
                 self.storm.calm();
+                self.counters.adoptions.count();
+                told.adopted();
                 self.emit(Event::Adopted);
                 Ok(tokens)
             }
-            Ok(Refreshed::New(tokens)) => Ok(self.made(refused, why, tokens)),
+            Ok(Refreshed::New(tokens)) => {
+                told.refreshed();
+                Ok(self.made(refused, why, tokens))
+            }
             Ok(Refreshed::Unsaved(tokens, rest)) => {
                 unsaved = Some(rest);
+                told.refreshed();
                 Ok(self.made(refused, why, tokens))
             }
             Err(error) if error.is_logged_out() => Err(error),
@@ -277,6 +295,10 @@ impl Core {
                 Err(error)
             }
         };
+        if let Err(error) = &result {
+            self.counters.refresh_failures.count();
+            told.failed(error);
+        }
         refused.refused.store(false, Ordering::Relaxed);
         landing.land(result);
         match unsaved {
@@ -294,6 +316,7 @@ impl Core {
         if let Why::Refused(place) = why {
             self.storm.refreshed_at(Instant::now(), refused, place);
         }
+        self.counters.refreshes.count();
         self.emit(Event::Refreshed);
         tokens
     }
@@ -318,13 +341,6 @@ impl Core {
         }
     }
 
-    pub(crate) fn tell_logout(&self, reason: LogoutReason) {
-        self.emit(Event::LoggedOut(reason));
-        if let Some(on_logout) = self.on_logout.clone() {
-            self.thread.hook(move || on_logout(reason));
-        }
-    }
-
     /// Why the locks may be held for long.
     pub(crate) fn trouble(&self) -> Option<Error> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -333,11 +349,12 @@ impl Core {
     pub(crate) fn set_trouble(&self, trouble: Option<Error>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
+}
 
-    pub(crate) fn emit(&self, event: Event) {
-        // An error: nobody listens.
-        let _ = self.events.send(event);
-    }
+/// A refresh that was begun.
+struct Refresh {
+    why: Why,
+    started: Instant,
 }
 
 /// Why a refresh is asked for.
@@ -346,6 +363,16 @@ enum Why {
     Ahead,
     Expired,
     Refused(Option<Place>),
+}
+
+impl Why {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ahead => "ahead",
+            Self::Expired => "expired",
+            Self::Refused(_) => "refused",
+        }
+    }
 }
 
 fn panicked(error: tokio::task::JoinError) -> Error {

@@ -1,0 +1,128 @@
+//! What a session tells of itself: traces by name, and numbers.
+
+mod support;
+
+use std::io;
+use std::sync::{Mutex, Once};
+use std::time::Duration;
+
+use mock_server::{Fault, MockServer, Route};
+use support::{Fixture, soon, steps, tokens};
+
+/// A user whose account's name finds the lines of one test in the log of all.
+async fn named(account: &'static str) -> Fixture {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+            .with_ansi(false)
+            .without_time()
+            .with_writer(|| Log)
+            .init();
+    });
+    Fixture::with(MockServer::start(), |builder| builder.account(account)).await
+}
+
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Our lines about an account, numbers that differ from run to run replaced.
+fn lines(account: &str) -> Vec<String> {
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    let ours = |line: &&str| line.contains("reqwest_reauth") && line.contains(account);
+    let steady = |line: &str| {
+        let words = line.split_whitespace().map(|word| match word.split_once("_ms=") {
+            Some((name, _)) => format!("{name}_ms=…"),
+            None => word.to_owned(),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    };
+    log.lines().filter(ours).map(steady).collect()
+}
+
+#[tokio::test]
+async fn a_refresh_is_traced_with_its_reason_outcome_and_waiters() {
+    let t = named("traced").await;
+    t.server.expire_access_tokens();
+    t.server.barrier(Route::Api, 3);
+    let held = t.server.hold(Route::Token);
+    let requests: Vec<_> = (0..3).map(|_| steps::get(&t)).collect();
+    soon(held.arrived(1)).await;
+    // All three have seen their 401 when the session has counted it.
+    while t.session.metrics().refusals < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    support::settle().await;
+    held.release();
+    for request in requests {
+        assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    }
+    soon(t.session.log_out()).await.unwrap();
+    let span = r#"refresh{service="test" account="traced" reason="refused"}"#;
+    assert_eq!(
+        lines("traced"),
+        [
+            r#"INFO reqwest_reauth: logged in service="test" account="traced""#.to_owned(),
+            format!("DEBUG {span}: reqwest_reauth: refreshed duration_ms=… waiters=3"),
+            r#"INFO reqwest_reauth: logged out service="test" account="traced" reason=as requested"#
+                .to_owned(),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_failed_refresh_is_traced_with_its_cause_and_the_wait() {
+    let t = named("failing").await;
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 1, Fault::status(429).header("retry-after", "7"));
+    soon(t.get("things")).await.unwrap_err();
+    let line = &lines("failing")[1];
+    let span = r#"refresh{service="test" account="failing" reason="refused"}"#;
+    assert!(line.starts_with(&format!("WARN {span}: reqwest_reauth: refresh failed")), "{line}");
+    for part in ["duration_ms=…", "waiters=1", "retry_after_ms=…", "answered 429"] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let t = Fixture::new().await;
+    let numbers = || {
+        let m = t.session.metrics();
+        [m.refreshes, m.refresh_failures, m.refusals, m.replays, m.withheld, m.logouts]
+    };
+    assert_eq!(numbers(), [0, 0, 0, 0, 0, 0]);
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    t.server.expire_access_tokens();
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    assert_eq!(numbers(), [1, 0, 1, 1, 0, 0]);
+    // Refused twice, and the next time not tried again.
+    t.server.refuse_path("/api/forbidden");
+    assert_eq!(soon(t.get("forbidden")).await.unwrap(), 401);
+    assert_eq!(soon(t.get("forbidden")).await.unwrap(), 401);
+    assert_eq!(numbers(), [2, 0, 4, 2, 1, 0]);
+    // Another program's refresh is an adoption.
+    let other = support::builder(&t.server).store(t.store.clone()).build().unwrap();
+    t.server.expire_access_tokens();
+    let response = support::client(&other).get(t.server.api_url("things")).send();
+    assert_eq!(soon(response).await.unwrap().status(), 200);
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    assert_eq!((other.metrics().refreshes, t.session.metrics().adoptions), (1, 1));
+    t.server.revoke_family(t.issued.family);
+    soon(t.get("things")).await.unwrap_err();
+    assert_eq!(numbers(), [2, 1, 6, 3, 1, 1]);
+    t.session.log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
+    assert_eq!(t.session.metrics().logouts, 1);
+}
