@@ -6,6 +6,8 @@
 //! decided by the refresh transaction alone.
 
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub(crate) use answer::classify;
 mod oauth2;
 pub use oauth2::OAuth2Endpoint;
 pub(crate) use oauth2::header;

@@ -80,6 +80,10 @@ pub use event::{Event, Events, LogoutReason};
 mod error;
 pub use error::Error;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
