@@ -84,3 +84,51 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Enough for a server that is down for a few minutes.
 const REFRESH_TOKEN_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Birth, Identity, LoginId, TokenResponse};
+
+    const NOTHING: Duration = Duration::ZERO;
+
+    fn tokens(response: &TokenResponse, now: Moment) -> Tokens {
+        let login = LoginId("login".to_owned());
+        let identity = Identity { login, epoch: 1, generation: 0, birth: Birth::Login };
+        Tokens::received(response, None, identity, now)
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn it_is_due_before_the_first_of_the_two_tokens_ends() {
+        let now = Moment::now();
+        let due = |response: TokenResponse| due_in(&tokens(&response, now), now);
+        let both = || TokenResponse::new("at").refresh_token("rt");
+        assert_eq!(due(both()), None, "nothing is known");
+        assert_eq!(due(both().expires_in(seconds(100))), Some(seconds(80)));
+        assert_eq!(due(both().expires_in(seconds(3600))), Some(seconds(3300)));
+        assert_eq!(due(both().refresh_expires_in(seconds(3600))), Some(seconds(3300)));
+        // The refresh token ends five minutes after the access token, or long before it.
+        let access = || both().expires_in(seconds(600));
+        assert_eq!(due(access().refresh_expires_in(seconds(900))), Some(seconds(480)));
+        assert_eq!(due(access().refresh_expires_in(seconds(100))), Some(seconds(80)));
+        let without = TokenResponse::new("at").expires_in(seconds(100));
+        assert_eq!(due(without), None, "there is nothing to refresh with");
+    }
+
+    #[test]
+    fn after_a_sleep_or_a_jump_of_the_clock_it_is_due_at_once_or_a_little_early() {
+        let now = Moment::now();
+        let tokens =
+            tokens(&TokenResponse::new("at").refresh_token("rt").expires_in(seconds(600)), now);
+        // While the machine slept, only the wall clock went on.
+        let woken = Moment { wall: now.wall + seconds(7200), mono: now.mono + seconds(1) };
+        assert_eq!(due_in(&tokens, woken), Some(NOTHING));
+        // Set back by four hours: the other clock knows.
+        let set_back = Moment { wall: now.wall - seconds(14400), mono: now.mono + seconds(500) };
+        assert_eq!(due_in(&tokens, set_back), Some(NOTHING));
+    }
+}
