@@ -40,8 +40,10 @@ enum Kind {
     /// A refresh that storm control held back.
     Withheld,
     TimedOut,
-    /// The locks were not to be had in time.
+    /// The locks were not to be had in time: another refresh or login of this process has them.
     Busy,
+    /// The same, of another process: the file, and how long was waited.
+    Locked(String, Duration),
     LoginRequired(&'static str),
     Configuration(String),
     Store(String),
@@ -98,7 +100,7 @@ impl Error {
     /// endpoint or the store failed, a wait ended, or refreshes are held back. The session lives.
     pub fn is_transient(&self) -> bool {
         match &self.inner.kind {
-            Kind::Refresh | Kind::Withheld | Kind::TimedOut | Kind::Busy => true,
+            Kind::Refresh | Kind::Withheld | Kind::TimedOut | Kind::Busy | Kind::Locked(..) => true,
             Kind::Store(_) => self.store_error().is_none_or(|error| !error.is_corrupt()),
             _ => false,
         }
@@ -169,6 +171,10 @@ impl Error {
         Self::new(Kind::Busy, None)
     }
 
+    pub(crate) fn locked(file: String, waited: Duration) -> Self {
+        Self::new(Kind::Locked(file, waited), None)
+    }
+
     pub(crate) fn login_required() -> Self {
         let what = "the access token was refused and there is no refresh token: log in";
         Self::new(Kind::LoginRequired(what), None)
@@ -219,6 +225,10 @@ impl fmt::Display for Error {
             }
             Kind::TimedOut => f.write_str("the request timed out while it waited for a token"),
             Kind::Busy => f.write_str("an earlier refresh or login of this session still goes on"),
+            Kind::Locked(file, waited) => {
+                let seconds = waited.as_secs_f32();
+                write!(f, "another program has held the lock {file} for {seconds} seconds or more")
+            }
             Kind::Configuration(what) => f.write_str(what),
             Kind::Store(store) => write!(f, "the token store failed: {store}"),
             Kind::LoginRequired(what) | Kind::Internal(what) => f.write_str(what),
@@ -284,7 +294,9 @@ impl Kind {
     fn advice(&self) -> &'static str {
         match self {
             Self::LoggedOut(_) | Self::LoginRequired(_) => "log in to go on",
-            Self::Refresh | Self::Withheld | Self::Busy | Self::Store(_) => "try again later",
+            Self::Refresh | Self::Withheld | Self::Busy | Self::Locked(..) | Self::Store(_) => {
+                "try again later"
+            }
             Self::TimedOut => "allow more time, or try again",
             Self::Configuration(_) => "put the program's settings right",
             Self::Internal(_) => "this program has a defect",

@@ -69,7 +69,7 @@ pub use endpoint::{ClientSecret, OAuth2Endpoint, RefreshError, TokenEndpoint};
 mod store;
 #[cfg(feature = "keychain")]
 pub use store::KeychainStore;
-pub use store::{FileStore, MemoryStore, Record, StoreError, TokenStore};
+pub use store::{FileStore, MemoryStore, Record, Shared, StoreError, TokenStore};
 
 mod token;
 pub use token::{AccessToken, RefreshToken, TokenResponse};

@@ -23,6 +23,7 @@ pub(crate) use thread::{LateWrite, StoreThread};
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Keeps the record of one session.
@@ -54,11 +55,11 @@ pub trait TokenStore: Send + Sync + 'static {
     /// The record may still be there.
     fn clear(&self) -> Result<(), StoreError>;
 
-    /// Names the record: stores with the same identity hold the same one. What sessions note
-    /// beside their stores is found by it, so it stays the same over versions of the program.
-    /// Default: as described.
-    fn identity(&self) -> String {
-        self.describe()
+    /// Where the programs that share the record meet: there they take turns (a lock that is never
+    /// taken by two), and note what the others have to know. It stays the same over versions of a
+    /// program. Default: named as described.
+    fn shared(&self) -> Shared {
+        Shared::Named(self.describe())
     }
 
     /// Keeps a copy of what is stored and can't be read, where a person can look at it: a login
@@ -84,6 +85,20 @@ pub trait TokenStore: Send + Sync + 'static {
     fn asks_a_person(&self) -> bool {
         false
     }
+}
+
+/// Who can reach a store's record, and where they meet; from [`TokenStore::shared`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shared {
+    /// No other process.
+    Nowhere,
+    /// Whoever can reach this file: they meet in files beside it, with its name.
+    Beside(PathBuf),
+    /// The user's other programs, by this name: they meet in the
+    /// [state directory](crate::SessionBuilder::state_dir). Stores of the same name hold the same
+    /// record.
+    Named(String),
 }
 
 /// Why a [`TokenStore`] failed.

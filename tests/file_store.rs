@@ -619,10 +619,12 @@ impl Files {
     }
 
     /// What is in the file's directory.
+    /// What is there beside the lock, which stays.
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path.parent().unwrap()).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "session.lock");
         names.sort();
         names
     }

@@ -76,10 +76,18 @@ fn a_login_is_in_the_keychain_until_the_logout_and_nowhere_else() {
                 r#"the keychain (Secret Service) (entry "reauth-test", account "default")"#
             );
             // What is beside it is no secret.
-            let names: Vec<_> = std::fs::read_dir(program.state.path()).unwrap().collect();
-            let [Ok(trace)] = &names[..] else { panic!("{names:?}") };
-            let text = std::fs::read_to_string(trace.path()).unwrap();
-            assert_eq!(text, r#"{"version":1,"logged_in":true}"#);
+            let files = std::fs::read_dir(program.state.path()).unwrap();
+            let mut beside: Vec<_> = files
+                .map(|file| {
+                    let path = file.unwrap().path();
+                    let kind = path.extension().unwrap().to_str().unwrap().to_owned();
+                    (kind, std::fs::read_to_string(path).unwrap())
+                })
+                .collect();
+            beside.sort();
+            let said = r#"{"version":1,"logged_in":true}"#;
+            let expected = [("lock", ""), ("trace", said)];
+            assert_eq!(beside, expected.map(|(kind, text)| (kind.to_owned(), text.to_owned())));
 
             session.log_out().await.unwrap();
             assert_eq!(keychain.entries(SERVICE), []);

@@ -95,7 +95,7 @@ async fn another_store_under_the_same_names_has_lost_nothing() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_directory_that_is_not_safe_fails_a_login_and_does_not_keep_a_logout_from_clearing() {
+async fn a_directory_that_is_not_safe_fails_a_login_and_a_logout_is_made_up_for() {
     use std::os::unix::fs::PermissionsExt;
 
     let (home, store) = (Home::new(), Lossy::new("keychain"));
@@ -108,9 +108,12 @@ async fn a_directory_that_is_not_safe_fails_a_login_and_does_not_keep_a_logout_f
     allow(0o770);
     let error = home.log_in(&session).await.unwrap_err();
     assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+    let error = soon(session.log_out()).await.unwrap_err();
+    assert!(error.is_store(), "{error:?}");
+    assert!(!session.is_logged_in().await.unwrap(), "here it holds at once");
+    allow(0o700);
     soon(session.log_out()).await.unwrap();
     assert!(store.memory.load().unwrap().is_none());
-    allow(0o700);
     assert!(!home.session("cli", &store).is_logged_in().await.unwrap());
 }
 

@@ -1,61 +1,97 @@
 //! Where the processes of a user meet: a directory of the user's own, for what they share of a
 //! session and isn't secret.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{StoreError, durable};
+use crate::store::{Shared, StoreError, durable};
 
-/// The place of one session.
+/// The place of one record: files in a directory, that begin with its name.
 ///
-/// By default it is under the home directory that the user has in the *password database*: not
+/// By default the directory is under the home that the user has in the *password database*: not
 /// `$HOME`, `$XDG_STATE_HOME` or `$TMPDIR`, which two programs of one user may see differently.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    chosen: Option<PathBuf>,
-    name: String,
+    directory: Directory,
+    name: OsString,
+}
+
+#[derive(Clone, Debug)]
+enum Directory {
+    /// Where the record is: who can write there has the record anyway.
+    OfRecord(PathBuf),
+    Chosen(PathBuf),
+    Default,
 }
 
 impl Place {
-    /// `record` names what the session's store holds: whoever shares that meets here.
-    pub(crate) fn new(chosen: Option<PathBuf>, record: &str) -> Self {
-        let words = record.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
-        let readable = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
-        let readable = &readable[..readable.len().min(READABLE)];
-        Self { chosen, name: format!("{readable}.{}", &digest(&[record])[..KEY]) }
+    /// Where those meet who share the record. `None` where nobody does.
+    pub(crate) fn of(shared: Shared, chosen: Option<PathBuf>) -> Option<Self> {
+        match shared {
+            Shared::Nowhere => None,
+            Shared::Beside(file) => {
+                let directory = Directory::OfRecord(durable::directory_of(&file).to_owned());
+                Some(Self { directory, name: file.file_name().unwrap_or_default().to_owned() })
+            }
+            Shared::Named(record) => {
+                let directory = chosen.map_or(Directory::Default, Directory::Chosen);
+                Some(Self { directory, name: file_name(&record).into() })
+            }
+        }
     }
 
-    /// The path of this session's file of that kind. Its directory is there, and the user's own.
+    /// The path of this record's file of that kind. Its directory is there, and the user's own.
     ///
     /// # Errors
     /// The directory can't be made, or others can write to it.
     pub(crate) fn file(&self, kind: &str) -> Result<PathBuf, StoreError> {
         let directory = self.directory()?;
-        durable::create_private_directory(&directory)
-            .map_err(|error| {
-                let message = format!(
-                    "could not make the directory {}: name another one with .state_dir(…)",
-                    directory.display()
-                );
-                StoreError::unavailable(message).with_source(error)
-            })
-            .and_then(|()| check(&directory))?;
+        durable::create_private_directory(&directory).map_err(|error| {
+            let message = format!("could not make the directory {}", directory.display());
+            self.failed(message).with_source(error)
+        })?;
+        if !matches!(self.directory, Directory::OfRecord(_)) {
+            check(&directory)?;
+        }
         self.path(kind)
     }
 
     /// The same path, whatever is there.
     pub(crate) fn path(&self, kind: &str) -> Result<PathBuf, StoreError> {
-        Ok(self.directory()?.join(format!("{}.{kind}", self.name)))
+        let mut name = self.name.clone();
+        name.push(format!(".{kind}"));
+        Ok(self.directory()?.join(name))
+    }
+
+    /// `message`, with what to do next.
+    pub(crate) fn failed(&self, message: String) -> StoreError {
+        StoreError::unavailable(match self.directory {
+            Directory::OfRecord(_) => format!("{message}: put that right, or choose another place"),
+            Directory::Chosen(_) | Directory::Default => {
+                format!("{message}: put that right, or name another directory with .state_dir(…)")
+            }
+        })
     }
 
     fn directory(&self) -> Result<PathBuf, StoreError> {
-        match &self.chosen {
-            Some(chosen) => Ok(chosen.clone()),
-            None => home().map(|home| home.join("reqwest-reauth")).map_err(StoreError::unavailable),
+        match &self.directory {
+            Directory::OfRecord(directory) | Directory::Chosen(directory) => Ok(directory.clone()),
+            Directory::Default => {
+                home().map(|home| home.join("reqwest-reauth")).map_err(StoreError::unavailable)
+            }
         }
     }
+}
+
+/// A name for files that a person finds, and no two records share.
+fn file_name(record: &str) -> String {
+    let words = record.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
+    let readable = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    let readable = &readable[..readable.len().min(READABLE)];
+    format!("{readable}.{}", &digest(&[record])[..KEY])
 }
 
 /// The parts, told apart, as a SHA-256 in hexadecimal.
@@ -139,7 +175,7 @@ mod tests {
 
     #[test]
     fn sessions_are_told_apart_and_found_by_a_person() {
-        let name = |record: &str| Place::new(None, record).name;
+        let name = file_name;
         assert!(name(r#"keychain "My CLI" "work""#).starts_with("keychain-my-cli-work."));
         assert_eq!(name("a"), name("a"));
         assert_ne!(name("a"), name("A"));
@@ -156,7 +192,7 @@ mod tests {
 
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("a/b");
-        let place = Place::new(Some(inner.clone()), "a");
+        let place = Place::of(Shared::Named("a".to_owned()), Some(inner.clone())).unwrap();
         assert!(place.file("trace").unwrap().starts_with(&inner));
         assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o720)).unwrap();

@@ -72,7 +72,7 @@ impl Locked {
         let limit = if core.trouble().is_some() { limit.min(TROUBLE_WAIT) } else { limit };
         let gate = within(limit, Arc::clone(&core.gate).lock_owned()).await;
         let gate = gate.ok_or_else(|| core.trouble().unwrap_or_else(Error::busy))?;
-        let process = core.lock.acquire().await?;
+        let process = core.lock.acquire(limit).await?;
         Ok(Self { gate, _process: process, entered: None, late: None, settled: false })
     }
 

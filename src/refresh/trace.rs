@@ -39,7 +39,7 @@ impl Trace {
                 Ok(serde_json::from_slice(&bytes).is_ok_and(|trace: Content| trace.logged_in))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(failed("read", &path, error)),
+            Err(error) => Err(self.failed("read", &path, error)),
         }
     }
 
@@ -48,7 +48,7 @@ impl Trace {
         let probe = self.place.file("probe")?;
         durable::replace(&probe, b"")
             .and_then(|()| durable::remove(&probe))
-            .map_err(|error| failed("write", &probe, error))
+            .map_err(|error| self.failed("write", &probe, error))
     }
 
     /// Notes that somebody is logged in. Durable on return.
@@ -61,23 +61,19 @@ impl Trace {
         serde_json::to_vec(&content)
             .map_err(io::Error::other)
             .and_then(|bytes| durable::replace(&path, &bytes))
-            .map_err(|error| failed("write", &path, error))
+            .map_err(|error| self.failed("write", &path, error))
     }
 
     /// Notes that nobody is. Needs no room on the disk, and no trust in the directory. Durable on
     /// return.
     pub(crate) fn note_logout(&self) -> Result<(), StoreError> {
         let path = self.place.path(KIND)?;
-        durable::remove(&path).map_err(|error| failed("remove", &path, error))
+        durable::remove(&path).map_err(|error| self.failed("remove", &path, error))
     }
-}
 
-fn failed(what: &str, path: &Path, error: io::Error) -> StoreError {
-    let message = format!(
-        "could not {what} {}: put that right, or name another directory with .state_dir(…)",
-        path.display()
-    );
-    StoreError::unavailable(message).with_source(error)
+    fn failed(&self, what: &str, path: &Path, error: io::Error) -> StoreError {
+        self.place.failed(format!("could not {what} {}", path.display())).with_source(error)
+    }
 }
 
 const KIND: &str = "trace";

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::{self, LogoutReason};
 use crate::lock::{Place, ProcessLock};
 use crate::origin::Origin;
-use crate::refresh::{Journal, SingleFlight, Storm, Trace};
+use crate::refresh::{Journal, LOCK_WAIT, SingleFlight, Storm, Trace};
 use crate::session::core::{OnLogout, TokenClient, Unauthorized};
 use crate::session::logout::Farewells;
 use crate::session::state::State;
@@ -36,6 +36,7 @@ pub struct SessionBuilder {
     on_logout: Option<OnLogout>,
     token_client: Option<TokenClient>,
     unauthorized: Option<Unauthorized>,
+    lock_wait: Duration,
     min_refresh_interval: Duration,
 }
 
@@ -52,6 +53,7 @@ impl SessionBuilder {
             on_logout: None,
             token_client: None,
             unauthorized: None,
+            lock_wait: LOCK_WAIT,
             min_refresh_interval: MIN_REFRESH_INTERVAL,
         }
     }
@@ -77,8 +79,8 @@ impl SessionBuilder {
         self
     }
 
-    /// The directory for what the session notes beside a keychain, nothing of it secret: whether
-    /// somebody is logged in. All programs that share the session must name the same one; it
+    /// The directory where the programs that share a keychain's entry take turns, and where it is
+    /// noted, without a secret, that somebody is logged in. All programs that share the session must name the same one; it
     /// belongs to the user, who alone can write to it. Default: `reqwest-reauth` in
     /// `~/.local/state` (macOS: `~/Library/Application Support`, Windows: local application
     /// data), where `~` is the home directory of the password database.
@@ -146,6 +148,14 @@ impl SessionBuilder {
         self
     }
 
+    /// How long a refresh or a login waits for its turn, while another program that shares the
+    /// session has it. Then it fails as [transient](Error::is_transient); it never goes on
+    /// without. Default: 65 seconds, one refresh of somebody else's at its slowest and a half.
+    pub fn lock_wait(mut self, limit: Duration) -> Self {
+        self.lock_wait = limit;
+        self
+    }
+
     /// How soon after a refresh a 401, from an origin that never accepted the new token, may lead
     /// to another one. Default: 10 seconds.
     pub fn min_refresh_interval(mut self, interval: Duration) -> Self {
@@ -181,7 +191,9 @@ impl SessionBuilder {
             Some(store) => store,
             None => default_store(&self.service, &self.account)?,
         };
-        let place = Place::new(self.state_dir, &store.identity());
+        let place = Place::of(store.shared(), self.state_dir);
+        let trace = place.clone().filter(|_| store.may_lose()).map(Trace::new);
+        let lock = ProcessLock::new(place, self.lock_wait, store.describe());
         let core = Core {
             service: self.service,
             account: self.account,
@@ -193,11 +205,11 @@ impl SessionBuilder {
             unauthorized: self.unauthorized,
             pin: Pin(self.endpoint.id()),
             endpoint: self.endpoint,
-            store: StoreThread::new(Kept::new(store, Trace::new(place))),
+            store: StoreThread::new(Kept::new(store, trace)),
             state: State::new(),
             thread: SessionThread::new(),
             gate: Arc::default(),
-            lock: ProcessLock,
+            lock,
             journal: Journal,
             refreshing: SingleFlight::new(),
             reading: SingleFlight::new(),

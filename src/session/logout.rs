@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{Locked, Undo, within};
+use crate::refresh::{self, Locked, Undo, within};
 use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
@@ -107,13 +107,30 @@ impl Core {
     }
 
     async fn try_to_settle(self: &Arc<Self>) -> Result<Option<Revocation>, Error> {
-        // Whoever holds the locks settles it in our place.
-        let Ok(mut locked) = Locked::wait(self, LOCK_WAIT).await else {
-            return Ok(Some(Revocation::Pending));
+        let mut locked = match Locked::wait(self, LOCK_WAIT).await {
+            Ok(locked) => locked,
+            // The lock can't be used at all: waiting won't help.
+            Err(error) if error.is_store() && self.trouble().is_none() => return Err(error),
+            Err(_) => {
+                self.settle_later();
+                return Ok(Some(Revocation::Pending));
+            }
         };
         let result = self.settle(&mut locked).await;
         locked.leave(self).await;
         result
+    }
+
+    /// Whoever in this process has the locks settles it in our place; another process doesn't.
+    fn settle_later(self: &Arc<Self>) {
+        let (core, entered) = (Arc::clone(self), self.thread.enter());
+        // Where no thread can be had, the session is closing.
+        let _ = self.thread.spawn(async move {
+            let _entered = entered;
+            if let Ok(locked) = Locked::wait(&core, refresh::LOCK_WAIT).await {
+                locked.leave(&core).await;
+            }
+        });
     }
 
     /// `tokens` came after the user had logged out: they are to be revoked, not kept.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use crate::store::{Record, StoreError, TokenStore, durable};
+use crate::store::{Record, Shared, StoreError, TokenStore, durable};
 
 /// Keeps the record in a file, readable by its owner alone (mode 0600; on Windows as the
 /// directory's permissions have it).
@@ -19,7 +19,8 @@ use crate::store::{Record, StoreError, TokenStore, durable};
 ///
 /// A save is whole or not at all: a new file is written beside the old one, flushed to the disk
 /// and renamed over it. Where `path` is a symbolic link, it is replaced by a file. A damaged
-/// record that a login replaces is kept aside, as `NAME.damaged`, until a logout.
+/// record that a login replaces is kept aside, as `NAME.damaged`, until a logout. `NAME.lock` is
+/// what the programs that share the file take turns by; it is never removed.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,
@@ -72,6 +73,10 @@ impl TokenStore for FileStore {
         durable::remove(&self.path)
             .and_then(|()| durable::remove(&self.damaged()))
             .map_err(|error| self.failed("remove", error))
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Beside(self.path.clone())
     }
 
     fn set_aside(&self) -> Result<(), StoreError> {

@@ -14,8 +14,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(store: Arc<dyn TokenStore>, trace: Trace) -> Self {
-        let trace = store.may_lose().then_some(trace);
+    /// `trace` for a store that may lose its record.
+    pub(crate) fn new(store: Arc<dyn TokenStore>, trace: Option<Trace>) -> Self {
         Self { store, trace }
     }
 

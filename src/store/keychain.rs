@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::store::keychain::backend::Backend;
 use crate::store::keychain::parts::Parts;
-use crate::store::{Record, StoreError, TokenStore};
+use crate::store::{Record, Shared, StoreError, TokenStore};
 
 /// Keeps the record in the operating system's keychain: the Keychain on macOS, the Credential
 /// Manager on Windows, the Secret Service (GNOME Keyring, KWallet, KeePassXC) elsewhere.
@@ -128,8 +128,8 @@ impl TokenStore for KeychainStore {
         })
     }
 
-    fn identity(&self) -> String {
-        format!("{} {:?} {:?}", self.backend.id, self.service, self.account)
+    fn shared(&self) -> Shared {
+        Shared::Named(format!("{} {:?} {:?}", self.backend.id, self.service, self.account))
     }
 
     fn set_aside(&self) -> Result<(), StoreError> {

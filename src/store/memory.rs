@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::store::{Record, StoreError, TokenStore};
+use crate::store::{Record, Shared, StoreError, TokenStore};
 
 /// Keeps the record in memory, until the last clone is dropped. Clones share it.
 ///
@@ -39,5 +39,9 @@ impl TokenStore for MemoryStore {
     fn clear(&self) -> Result<(), StoreError> {
         *self.record() = None;
         Ok(())
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
     }
 }

@@ -286,8 +286,6 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
-    use crate::lock::Place;
-    use crate::refresh::Trace;
     use crate::store::{Record, TokenStore};
 
     /// Whose reads hang, for good or until they are let go.
@@ -329,8 +327,7 @@ mod tests {
             begins: Mutex::new(begins),
             go_on: Mutex::new(go_on),
         };
-        let trace = Trace::new(Place::new(None, "test"));
-        let thread = StoreThread::new(Kept::new(Arc::new(store), trace));
+        let thread = StoreThread::new(Kept::new(Arc::new(store), None));
         let hung = async |begins: bool| {
             let mut read = pin!(thread.read(Kept::load));
             // Asked once, it has sent the job; then the clock stands until the job begins.
