@@ -39,7 +39,8 @@ pub trait TokenEndpoint: Send + Sync + 'static {
     ///
     /// `http` is made for this: no redirects, no hidden retries, no bearer token, a fresh
     /// connection each time, the system's proxy. It connects within 5 seconds and has no other
-    /// time limit; the session waits 30 seconds for this method.
+    /// time limit; the session waits 30 seconds for this method, and calls it once more beside
+    /// where [`reuse_grace`](Self::reuse_grace) says so.
     ///
     /// # Errors
     /// What became of the request; it decides what happens to the session. `?` on a
@@ -50,6 +51,16 @@ pub trait TokenEndpoint: Send + Sync + 'static {
         http: &Client,
         token: &RefreshToken,
     ) -> Result<TokenResponse, RefreshError>;
+
+    /// Makes ready for a request: the place for whatever may take a person, such as reading a
+    /// client secret from the keychain. Called before each refresh, before anything is locked or
+    /// sent; the session waits 2 minutes for it. Default: nothing.
+    ///
+    /// # Errors
+    /// The refresh fails, and nothing was sent: see [`RefreshError::not_sent`].
+    async fn prepare(&self) -> Result<(), RefreshError> {
+        Ok(())
+    }
 
     /// Revokes `token` at the server (RFC 7009). `false` where the server can't, which is the
     /// default.
@@ -63,7 +74,7 @@ pub trait TokenEndpoint: Send + Sync + 'static {
 
     /// How long the server lets a spent refresh token be repeated, where that is known. Then the
     /// session waits half as long for an answer before it sends the token once more, instead of
-    /// 30 seconds. Default: unknown.
+    /// 30 seconds. Less than 2 seconds count as unknown. Default: unknown.
     fn reuse_grace(&self) -> Option<Duration> {
         None
     }

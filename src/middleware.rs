@@ -73,11 +73,8 @@ impl ReauthMiddleware {
             return Verdict::Answer(response);
         }
         let status = response.status();
-        if status != StatusCode::UNAUTHORIZED {
-            if core.unauthorized.as_ref().is_some_and(|is| is(&response)) {
-                core.counters.refusals.count();
-                return Verdict::Refused(response);
-            }
+        let says_so = || core.unauthorized.as_ref().is_some_and(|is| is(&response));
+        if status != StatusCode::UNAUTHORIZED && !says_so() {
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 core.storm.accepted(tokens, place);
             }

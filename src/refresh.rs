@@ -50,6 +50,11 @@ pub(crate) enum Refreshed {
 
 /// Replaces `refused` by newer tokens of the same login.
 pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
+    // Before the locks: a person may be asked.
+    let ready = within(PREPARE, core.endpoint.prepare()).await.unwrap_or_else(|| {
+        Err(RefreshError::not_sent("the token endpoint's code was not ready in time"))
+    });
+    ready.map_err(Error::refresh)?;
     match attempt(core, refused).await {
         Err(error) if core.is_unlocked_after(&error).await => attempt(core, refused).await,
         result => result,
@@ -152,48 +157,61 @@ async fn exchange(core: &Core, http: &reqwest::Client, token: &RefreshToken) -> 
         Ok(response)
     };
     let mut first = pin!(attempt());
-    let patience = core.endpoint.reuse_grace().map_or(EXCHANGE, |grace| (grace / 2).min(EXCHANGE));
+    let patience = patience(core.endpoint.reuse_grace());
     match within(patience, &mut first).await {
         Some(Err(error)) if error.outcome() == Outcome::NoAnswer => {
-            (within(REPLAY, attempt()).await.unwrap_or_else(|| Err(no_answer(REPLAY))), true)
+            (in_time(REPLAY, attempt()).await, true)
         }
         Some(result) => (result, false),
         // The first answer may still come, and is as good.
-        None => (either(first, pin!(attempt())).await, true),
+        None => {
+            let first = pin!(in_time(EXCHANGE.saturating_sub(patience), first));
+            (either(first, pin!(in_time(REPLAY, attempt()))).await, true)
+        }
     }
 }
 
+/// How long the first answer is waited for before the token is sent once more: as long as that
+/// still helps. A window too short for that is none.
+fn patience(reuse_grace: Option<Duration>) -> Duration {
+    let half = reuse_grace.map(|grace| grace / 2).filter(|half| *half >= PATIENCE_MIN);
+    half.map_or(EXCHANGE, |half| half.min(EXCHANGE))
+}
+
 /// The answer to the first request, or to the second, which asks the same: whichever brings
-/// tokens. Where the second is refused, the first may have been what spent the token.
+/// tokens, since one that is refused may be so because the other one was not. Where neither does,
+/// what the server said for good counts most, and what it may have done next.
 async fn either(
     mut first: Pin<&mut impl Future<Output = Answer>>,
     mut second: Pin<&mut impl Future<Output = Answer>>,
 ) -> Answer {
-    let mut refused = None;
-    let both = async {
-        let earlier = poll_fn(|context| match first.as_mut().poll(context) {
-            Poll::Ready(answer) => Poll::Ready((answer, true)),
-            Poll::Pending => second.as_mut().poll(context).map(|answer| (answer, false)),
-        });
-        match earlier.await {
-            (Err(error), true) if error.outcome() == Outcome::NoAnswer => second.await,
-            (Err(error), false) => {
-                refused = Some(error);
-                first.await
-            }
-            (answer, _) => answer,
-        }
+    let earlier = poll_fn(|context| match first.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready((answer, true)),
+        Poll::Pending => second.as_mut().poll(context).map(|answer| (answer, false)),
+    });
+    let (error, other) = match earlier.await {
+        (Ok(response), _) => return Ok(response),
+        (Err(error), true) => (error, second.await),
+        (Err(error), false) => (error, first.await),
     };
-    let answer = within(REPLAY, both).await.unwrap_or_else(|| Err(no_answer(REPLAY)));
-    answer.map_err(|error| refused.unwrap_or(error))
+    other.map_err(|other| if weight(&other) > weight(&error) { other } else { error })
+}
+
+fn weight(error: &RefreshError) -> u8 {
+    match error.outcome() {
+        Outcome::Rejected => 2,
+        Outcome::NoAnswer | Outcome::Unreadable | Outcome::Unexpected => 1,
+        Outcome::NotSent | Outcome::Busy(_) | Outcome::Misconfigured => 0,
+    }
+}
+
+async fn in_time(limit: Duration, answer: impl Future<Output = Answer>) -> Answer {
+    within(limit, answer).await.unwrap_or_else(|| {
+        Err(RefreshError::no_answer("the token endpoint gave no answer within the time allowed"))
+    })
 }
 
 type Answer = Result<TokenResponse, RefreshError>;
-
-fn no_answer(limit: Duration) -> RefreshError {
-    let seconds = limit.as_secs_f32();
-    RefreshError::no_answer(format!("the token endpoint gave no answer within {seconds} seconds"))
-}
 
 /// The server refuses the refresh token for good: the session's end, unless the store has news.
 async fn rejected(
@@ -296,6 +314,12 @@ pub(crate) fn client(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder 
 /// Local networks answer in milliseconds, a satellite in one second. Shorter than [`EXCHANGE`],
 /// so that "could not connect" always means "not sent".
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// A person has to find the window, and the password.
+const PREPARE: Duration = Duration::from_secs(120);
+
+/// A server that is slow for a moment must not be asked twice for that.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// Giving up on an answer may cost the session, and real servers have taken 20 s.
 const EXCHANGE: Duration = Duration::from_secs(30);

@@ -130,8 +130,10 @@ impl Session {
 
     /// Refreshes ahead from now on, with no traffic too, until the result is dropped: for programs
     /// that are open all day, and servers whose refresh tokens live hardly longer than the access
-    /// tokens. Needs to know a lifetime (`expires_in`, or the refresh token's). Goes on over
-    /// failures, suspends, logouts and logins.
+    /// tokens. Needs to know a lifetime (`expires_in`, or the refresh token's), and refreshes no
+    /// more often than [`min_refresh_interval`](SessionBuilder::min_refresh_interval). Goes on
+    /// over failures and suspends; after a logout it reads the store every 30 seconds, for a login
+    /// made elsewhere.
     ///
     /// # Errors
     /// The session's thread could not be started.

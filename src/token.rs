@@ -146,8 +146,10 @@ impl Expiry {
     }
 }
 
+/// A fifth of the lifetime. A second at least, as some servers count in whole ones and end a token
+/// up to one early; but never more than half.
 fn leeway(lifetime: Duration) -> Duration {
-    (lifetime / 5).min(LEEWAY_MAX)
+    (lifetime / 5).max(LEEWAY_MIN.min(lifetime / 2)).min(LEEWAY_MAX)
 }
 
 /// Where tokens came from: a 401 on a token just born of a refresh is not cured by another one.
@@ -282,6 +284,7 @@ fn origin_bit(origin: usize) -> u64 {
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Long enough for a slow refresh to end before the token does.
+const LEEWAY_MIN: Duration = Duration::from_secs(1);
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
@@ -297,7 +300,9 @@ mod tests {
     #[test]
     fn leeway_is_a_fifth_of_the_lifetime_and_five_minutes_at_most() {
         let start = Moment::now();
-        for (lifetime, leeway) in [(60_000, 12_000), (1_500_000, 300_000), (7_200_000, 300_000)] {
+        for (lifetime, leeway) in
+            [(1_000, 500), (3_000, 1_000), (60_000, 12_000), (7_200_000, 300_000)]
+        {
             let expiry = Expiry::after(Duration::from_millis(lifetime), start);
             let at = |ms: u64| expiry.freshness_at(later(start, ms));
             assert_eq!(at(lifetime - leeway - 1), Freshness::Fresh, "{lifetime}");

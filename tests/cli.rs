@@ -364,6 +364,7 @@ fn the_profile_holds_no_secret_and_is_its_owners_alone() {
     assert_eq!(without.first_line(), "cli: the environment variable CLI_SECRET is not set");
     let with = machine.run_with(&call, b"", &secret);
     assert_eq!(with.code, 0, "{with:?}");
+    assert_eq!(machine.run(&["status"]).code, 0, "no server is asked");
 
     let file = machine.path("config/default.json");
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

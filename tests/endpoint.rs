@@ -85,7 +85,7 @@ async fn a_client_secret_that_is_asked_for_is_asked_for_at_each_request() {
     let secret = {
         let asked = Arc::clone(&asked);
         ClientSecret::ask(move || match asked.fetch_add(1, Ordering::SeqCst) {
-            0 => Err("the keychain is locked".into()),
+            0 => Err("the keychain is locked".to_owned()),
             _ => Ok("s&cret".to_owned()),
         })
     };

@@ -180,6 +180,24 @@ async fn while_a_person_is_asked_nobody_else_brings_up_another_prompt() {
 }
 
 #[tokio::test]
+async fn a_login_beside_a_read_that_waits_for_a_person_waits_for_the_same_one() {
+    let (server, store) = (MockServer::start(), Locked::new());
+    store.lock();
+    store.is_away.store(true, Ordering::SeqCst);
+    let session = store.session(&server);
+    let middleware = session.middleware();
+    store.person_is_waited_for().await;
+    let login = support::steps::log_in(&session, tokens(&server.log_in("alice")));
+    // Long enough for the login's own read to be given up.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(store.person.count(), 1);
+    store.unlock();
+    soon(login).await.unwrap().unwrap();
+    assert!(session.is_logged_in().await.unwrap());
+    drop(middleware);
+}
+
+#[tokio::test]
 async fn who_is_known_to_be_logged_out_waits_for_no_person() {
     let (server, store) = (MockServer::start(), Locked::new());
     let session = store.session(&server);

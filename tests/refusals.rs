@@ -60,7 +60,7 @@ async fn an_answer_of_another_kind_between_them_starts_the_count_anew() {
         let error = refused(&t, fault).await;
         assert!(error.is_transient() && !error.is_login_required(), "{error:?}");
     }
-    // An expired token asks for it with an error, as there is no 401 to mark.
+    // What isn't HTTP is told with an error, as there is no 401 to mark.
     refused(&t, Fault::status(403)).await;
     let error = refused(&t, Fault::status(403)).await;
     assert!(error.is_login_required() && !error.is_logged_out(), "{error:?}");

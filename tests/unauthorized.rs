@@ -40,6 +40,16 @@ async fn a_second_one_is_returned_without_a_third_send() {
 }
 
 #[tokio::test]
+async fn a_challenge_that_says_otherwise_still_counts() {
+    let t = told_by(|response| response.status() == 403).await;
+    let challenge = r#"Bearer error="insufficient_scope""#;
+    t.server.on_next(Route::Api, 1, Fault::status(403).header("www-authenticate", challenge));
+    assert_eq!(soon(t.get("things")).await.unwrap(), 403);
+    let counters = t.server.counters();
+    assert_eq!((counters.token_requests, counters.api_requests), (0, 1));
+}
+
+#[tokio::test]
 async fn a_403_is_the_callers_unless_the_program_says_otherwise() {
     let t = Fixture::new().await;
     t.server.on_next(Route::Api, 1, Fault::status(403));

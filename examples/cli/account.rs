@@ -2,7 +2,7 @@
 
 use std::env;
 
-use reqwest_reauth::{OAuth2Endpoint, Session};
+use reqwest_reauth::{ClientSecret, OAuth2Endpoint, Session};
 
 use crate::args::Global;
 use crate::environment;
@@ -37,15 +37,30 @@ impl Account {
         }
     }
 
+    /// As [`open`](Self::open), to use the token: what a refresh will need has to be there.
+    ///
     /// # Errors
-    /// The profile's settings are wrong, or the variable for its secret is not set.
+    /// As `open`, and where the variable for the client's secret is not set.
+    pub fn open_to_use(global: &Global) -> Result<Self, Trouble> {
+        let account = Self::open(global)?;
+        if let Source::Profile(Profile { client_secret_env: Some(variable), .. }) = &account.source
+            && env::var_os(variable).is_none()
+        {
+            return Err(Trouble::usage(format!("the environment variable {variable} is not set"))
+                .with_advice("it holds the client's secret, which is not kept in the profile"));
+        }
+        Ok(account)
+    }
+
+    /// # Errors
+    /// The profile's settings are wrong.
     pub fn of(global: &Global, profile: Profile) -> Result<Self, Trouble> {
         let mut endpoint = OAuth2Endpoint::new(&profile.token_endpoint, &profile.client_id);
         if let Some(url) = &profile.revocation_endpoint {
             endpoint = endpoint.revocation_url(url);
         }
         if let Some(variable) = &profile.client_secret_env {
-            endpoint = endpoint.client_secret(secret(variable)?);
+            endpoint = endpoint.client_secret(secret(variable));
         }
         let mut builder = Session::builder(SERVICE, endpoint).account(global.profile.as_str());
         for origin in &profile.origins {
@@ -90,11 +105,12 @@ impl Account {
     }
 }
 
-/// Never kept: only its variable's name is.
-fn secret(variable: &str) -> Result<String, Trouble> {
-    env::var(variable).map_err(|_| {
-        Trouble::usage(format!("the environment variable {variable} is not set"))
-            .with_advice("it holds the client's secret, which is not kept in the profile")
+/// Never kept: only its variable's name is. Asked for when it is needed: a logout works without.
+fn secret(variable: &str) -> ClientSecret {
+    let variable = variable.to_owned();
+    ClientSecret::ask(move || {
+        // Not the error's own text, which may show the value.
+        env::var(&variable).map_err(|_| format!("set the environment variable {variable} to it"))
     })
 }
 

@@ -29,7 +29,7 @@ pub async fn account(global: &Global, call: &Call) -> Result<Account, Trouble> {
             };
             environment::account(global, token, origins).await?
         }
-        None => Account::open(global)?,
+        None => Account::open_to_use(global)?,
     };
     let is_target = |origin: &String| {
         Url::parse(origin).is_ok_and(|origin| origin.origin() == call.url.origin())

@@ -101,8 +101,7 @@ fn merge(global: &Global, login: &Login, before: Option<Profile>) -> Result<Prof
 
 /// Tokens that nobody remembers could neither be used nor revoked.
 async fn refuse_another_store(global: &Global, profile: &Profile) -> Result<(), Trouble> {
-    let Some(mut before) = Profile::load(global)?.filter(|before| before.store != profile.store)
-    else {
+    let Some(before) = Profile::load(global)?.filter(|before| before.store != profile.store) else {
         return Ok(());
     };
     let store = before.store.clone();
@@ -111,8 +110,6 @@ async fn refuse_another_store(global: &Global, profile: &Profile) -> Result<(), 
         global.profile,
         profile::file(global)?.display()
     );
-    // No server is asked.
-    before.client_secret_env = None;
     match Account::of(global, before)?.session.is_logged_in().await {
         Ok(false) => Ok(()),
         Ok(true) => Err(Trouble::usage(format!(

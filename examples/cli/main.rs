@@ -74,7 +74,8 @@ async fn run(args: &Args) -> Result<Exit, Trouble> {
     let account = match &args.command {
         Command::Login(login) => login::account(global, login)?,
         Command::Call(call) => call::account(global, call).await?,
-        Command::Token | Command::Status | Command::Logout => Account::open(global)?,
+        Command::Token => Account::open_to_use(global)?,
+        Command::Status | Command::Logout => Account::open(global)?,
     };
     let work = async {
         match &args.command {
@@ -85,11 +86,15 @@ async fn run(args: &Args) -> Result<Exit, Trouble> {
             Command::Logout => logout::run(global, &account).await,
         }
     };
-    let result = tokio::select! {
-        // In this order, so that Ctrl-C is heard before the first request is sent.
-        biased;
-        _ = signal::ctrl_c() => Err(Trouble::interrupted()),
-        result = work => result,
+    let result = match &args.command {
+        // Ctrl-C ends it where it stands: tokens without their profile would be of no use.
+        Command::Login(_) => work.await,
+        _ => tokio::select! {
+            // In this order, so that Ctrl-C is heard before the first request is sent.
+            biased;
+            _ = signal::ctrl_c() => Err(Trouble::interrupted()),
+            result = work => result,
+        },
     };
     // Told first: the wait may take a while.
     let exit = match result {

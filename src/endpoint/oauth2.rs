@@ -50,12 +50,10 @@ enum ClientAuth {
 }
 
 impl ClientAuth {
-    async fn secret(&self) -> Result<Option<Secret>, RefreshError> {
+    fn secret(&self) -> Option<&ClientSecret> {
         match self {
-            Self::None => Ok(None),
-            Self::Basic(secret) | Self::BasicUnencoded(secret) | Self::Body(secret) => {
-                secret.get().await.map(Some)
-            }
+            Self::None => None,
+            Self::Basic(secret) | Self::BasicUnencoded(secret) | Self::Body(secret) => Some(secret),
         }
     }
 }
@@ -109,7 +107,8 @@ impl OAuth2Endpoint {
 
     /// How long the server lets a spent refresh token be repeated. Where its answer is lost, the
     /// token is sent once more while that still helps: after half of this time instead of 30
-    /// seconds, still listening for the first answer. Default: unknown.
+    /// seconds, still listening for the first answer. Less than 2 seconds count as unknown.
+    /// Default: unknown.
     pub fn reuse_grace(mut self, grace: Duration) -> Self {
         self.reuse_grace = Some(grace);
         self
@@ -170,20 +169,25 @@ impl OAuth2Endpoint {
         url: &Url,
         fields: &[(&str, &str)],
     ) -> Result<RequestBuilder, RefreshError> {
-        let secret = self.client_auth.secret().await?;
+        let secret = match self.client_auth.secret() {
+            Some(secret) => Some(secret.get().await?),
+            None => None,
+        };
         let secret = secret.as_ref().map_or("", Secret::expose);
         let mut request = http
             .post(url.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json");
-        let mut form = Serializer::new(String::new());
+        // One allocation, so that no copy of a token is left behind unwiped.
+        let mut form = Serializer::new(String::with_capacity(FORM_ROOM));
         form.extend_pairs(fields);
         match &self.client_auth {
             ClientAuth::None => {
                 form.append_pair("client_id", &self.client_id);
             }
             ClientAuth::Basic(_) => {
-                request = request.basic_auth(encode(&self.client_id), Some(encode(secret)));
+                request = request
+                    .basic_auth(encode(&self.client_id), Some(&*Zeroizing::new(encode(secret))));
             }
             ClientAuth::BasicUnencoded(_) => {
                 request = request.basic_auth(&self.client_id, Some(secret));
@@ -215,6 +219,13 @@ impl TokenEndpoint for OAuth2Endpoint {
         fields.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let (status, headers, body) = self.post(http, url, &fields).await?;
         answer::classify(status, &headers, &body, &self.rejections)
+    }
+
+    async fn prepare(&self) -> Result<(), RefreshError> {
+        match self.client_auth.secret() {
+            Some(secret) => secret.prepare().await,
+            None => Ok(()),
+        }
     }
 
     async fn revoke(&self, http: &Client, token: &RefreshToken) -> Result<bool, RefreshError> {
@@ -305,6 +316,9 @@ async fn whole_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Refres
 
 /// Real token responses reach 10 KB; a server that sends more than this is no token endpoint.
 const BODY_MAX: usize = 1024 * 1024;
+
+/// Three bytes for each of the longest tokens that are seen.
+const FORM_ROOM: usize = 16 * 1024;
 
 /// One allocation for most answers, so that no half-read copy is left behind unwiped.
 const BODY_ROOM: usize = 16 * 1024;

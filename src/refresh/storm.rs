@@ -250,6 +250,11 @@ impl Storm {
         error
     }
 
+    /// How far apart refreshes are that nobody's request asks for.
+    pub(crate) fn interval(&self) -> Duration {
+        self.min_refresh_interval
+    }
+
     /// The failure that a refresh of `tokens` is still cooling down from.
     pub(crate) fn cooling_at(&self, now: Instant, tokens: &Tokens) -> Option<Error> {
         let memory = self.memory();

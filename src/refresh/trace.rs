@@ -45,10 +45,8 @@ impl Trace {
 
     /// Whether a login could be noted.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let probe = self.place.file("probe")?;
-        durable::replace(&probe, b"")
-            .and_then(|()| durable::remove(&probe))
-            .map_err(|error| self.failed("write", &probe, error))
+        let path = self.place.file(KIND)?;
+        durable::probe(&path).map_err(|error| self.failed("write", &path, error))
     }
 
     /// Notes that somebody is logged in. Durable on return.

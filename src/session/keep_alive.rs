@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time;
@@ -24,10 +24,10 @@ impl KeepAlive {
         let core = Arc::clone(session.core());
         let (stop, mut stopped) = oneshot::channel();
         session.core().thread.spawn(async move {
-            // The store may fail for now: it is read again with the next tick.
-            let _ = core.know().await;
+            let mut last = None;
             loop {
-                let pause = core.keep_alive_at(Moment::now()).min(TICK);
+                core.look_for_a_login().await;
+                let pause = core.keep_alive_at(Moment::now(), &mut last).min(TICK);
                 // Ends when the handle is dropped.
                 if time::timeout(pause, &mut stopped).await.is_ok() {
                     return;
@@ -45,20 +45,26 @@ impl fmt::Debug for KeepAlive {
 }
 
 impl Core {
-    /// Refreshes in the background what is due, and says when to look again.
-    fn keep_alive_at(self: &Arc<Self>, now: Moment) -> Duration {
+    /// Refreshes in the background what is due, and says when to look again. `last` is when it did
+    /// so before.
+    fn keep_alive_at(self: &Arc<Self>, now: Moment, last: &mut Option<Instant>) -> Duration {
         let Some(tokens) = self.state.tokens() else {
             return TICK;
         };
-        match due_in(&tokens, now) {
-            // One that fails has a cooldown, and one that is under way is joined.
-            Some(Duration::ZERO) => {
-                self.refresh_ahead(&tokens);
-                AGAIN
-            }
-            Some(wait) => wait,
-            None => TICK,
+        let Some(wait) = due_in(&tokens, now) else {
+            return TICK;
+        };
+        let cooling = self.storm.cooling_at(now.mono, &tokens).and_then(|e| e.retry_after());
+        let since = last.map(|last| now.mono.saturating_duration_since(last));
+        let rest =
+            since.map_or(Duration::ZERO, |since| self.storm.interval().saturating_sub(since));
+        let wait = wait.max(rest).max(cooling.unwrap_or_default());
+        if !wait.is_zero() {
+            return wait;
         }
+        *last = Some(now.mono);
+        self.refresh_ahead(&tokens);
+        AGAIN
     }
 }
 
@@ -67,7 +73,9 @@ impl Core {
 fn due_in(tokens: &Tokens, now: Moment) -> Option<Duration> {
     tokens.refresh.as_ref()?;
     let access = tokens.expiry.as_ref().map(|expiry| expiry.leeway_in(now));
-    let refresh = tokens.refresh_expires_at.map(|end| {
+    // One that was over when the tokens came says nothing of these.
+    let end = tokens.refresh_expires_at.filter(|end| *end > tokens.received_at);
+    let refresh = end.map(|end| {
         let lifetime = end.duration_since(tokens.received_at).unwrap_or_default();
         let left = end.duration_since(now.wall).unwrap_or_default();
         left.saturating_sub((lifetime / 5).min(REFRESH_TOKEN_LEEWAY))
@@ -79,7 +87,7 @@ fn due_in(tokens: &Tokens, now: Moment) -> Option<Duration> {
 /// machine does, and a login made elsewhere is noticed no sooner than this.
 const TICK: Duration = Duration::from_secs(30);
 
-/// A refresh under way is looked at again so soon.
+/// A refresh that was begun is looked at again so soon.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Enough for a server that is down for a few minutes.
@@ -115,6 +123,9 @@ mod tests {
         let access = || both().expires_in(seconds(600));
         assert_eq!(due(access().refresh_expires_in(seconds(900))), Some(seconds(480)));
         assert_eq!(due(access().refresh_expires_in(seconds(100))), Some(seconds(80)));
+        let mut over = tokens(&access().refresh_expires_in(seconds(900)), now);
+        over.refresh_expires_at = Some(now.wall - seconds(1));
+        assert_eq!(due_in(&over, now), Some(seconds(480)), "an end before the beginning is none");
         let without = TokenResponse::new("at").expires_in(seconds(100));
         assert_eq!(due(without), None, "there is nothing to refresh with");
     }

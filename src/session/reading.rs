@@ -44,6 +44,18 @@ impl Core {
         }
     }
 
+    /// Reads the store if nobody is known to be logged in. For the session's own thread, where the
+    /// others would take it for an endpoint's code.
+    pub(crate) async fn look_for_a_login(self: &Arc<Self>) {
+        if matches!(self.state.now().phase, Phase::LoggedIn(_)) {
+            return;
+        }
+        if let Joined::Waiting(reading) = self.start_to_look() {
+            // The store may fail for now: it is read again the next time.
+            let _ = reading.wait().await;
+        }
+    }
+
     async fn look(self: &Arc<Self>) -> Result<(), Error> {
         self.thread.guard()?;
         match self.start_to_look() {

@@ -20,6 +20,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     result
 }
 
+/// Whether the file at `path` could be replaced now.
+pub(crate) fn probe(path: &Path) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    let written = write_private(&temporary, b" ");
+    let removed = fs::remove_file(&temporary);
+    written.and(removed)
+}
+
 /// Removes the file at `path`, and what a [`replace`] of it left behind that was killed. One that
 /// isn't there is removed already.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
@@ -58,7 +66,11 @@ fn remove_leftovers(path: &Path) -> io::Result<()> {
             .and_then(|rest| rest.strip_prefix(b"."))
             .and_then(|rest| rest.strip_suffix(b".tmp"));
         if middle.is_some_and(|random| random.len() == 16) {
-            fs::remove_file(entry.path())?;
+            match fs::remove_file(entry.path()) {
+                // Its writer was not killed, and has it in its place by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
         }
     }
     sync_directory(directory)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
 use crate::refresh::within;
@@ -23,6 +23,8 @@ pub(crate) struct StoreThread {
     left_alone: Arc<AtomicUsize>,
     /// While a thread asks whether a person is asked: that may hang, too.
     asking: Arc<AtomicBool>,
+    /// Whenever a wait for a person is over.
+    calm: Notify,
 }
 
 #[derive(Default)]
@@ -55,6 +57,7 @@ impl StoreThread {
             worker: Mutex::default(),
             left_alone: Arc::default(),
             asking: Arc::default(),
+            calm: Notify::new(),
         }
     }
 
@@ -113,11 +116,18 @@ impl StoreThread {
     /// the store. Waits for that person, if one is asked, with the prompt that is there: another
     /// read would bring up another one.
     pub(crate) async fn is_unlocked(&self) -> bool {
-        let Some(mut hanging) = self.worker().hanging.take() else {
-            return false;
+        let calm = self.calm.notified();
+        let (hanging, others) = {
+            let mut worker = self.worker();
+            (worker.hanging.take(), worker.patient > 0)
+        };
+        let Some(mut hanging) = hanging else {
+            // Somebody else waits for that person; when that is over, it is time to try again.
+            return others && within(PERSON, calm).await.is_some();
         };
         let _patient = Patient::new(self);
-        if self.asks_a_person().await && within(PERSON, &mut hanging).await.is_some() {
+        let asked = has_ended(&mut hanging) || others || self.asks_a_person().await;
+        if has_ended(&mut hanging) || asked && within(PERSON, &mut hanging).await.is_some() {
             return true;
         }
         self.worker().hanging = Some(hanging);
@@ -169,8 +179,10 @@ impl StoreThread {
         let mut limit = STORE_CALL;
         let mut result = within(limit, &mut answer).await;
         if result.is_none() && patience == Patience::ForAPerson {
+            let others = self.worker().patient > 0;
             let _patient = Patient::new(self);
-            let more = if self.asks_a_person().await { PERSON } else { Duration::ZERO };
+            let asked = others || self.asks_a_person().await;
+            let more = if asked { PERSON } else { Duration::ZERO };
             limit += more;
             // It may have been answered while we asked.
             result = within(more, &mut answer).await;
@@ -210,7 +222,7 @@ impl StoreThread {
         let Some(hanging) = &mut worker.hanging else {
             return;
         };
-        if !matches!(hanging.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+        if has_ended(hanging) {
             worker.hanging = None;
             return;
         }
@@ -247,6 +259,7 @@ impl<'a> Patient<'a> {
 impl Drop for Patient<'_> {
     fn drop(&mut self) {
         self.0.worker().patient -= 1;
+        self.0.calm.notify_waiters();
     }
 }
 
@@ -254,6 +267,11 @@ impl fmt::Debug for StoreThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("StoreThread").field(&self.describe()).finish()
     }
+}
+
+/// Whether the read is over: it answered, or was dropped.
+fn has_ended(hanging: &mut oneshot::Receiver<()>) -> bool {
+    !matches!(hanging.try_recv(), Err(oneshot::error::TryRecvError::Empty))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
