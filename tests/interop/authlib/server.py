@@ -1,10 +1,11 @@
 """An authorization server of Authlib and Flask, with a protected API, and controls for tests.
 
     python server.py --client-id ID --client-secret SECRET [--port N] [--ttl SECONDS]
-                     [--no-rotation] [--no-expires-in] [--store FILE]
+                     [--says SECONDS] [--no-rotation] [--store FILE]
 
-Prints its origin on the first line. With --store, tokens are in that file before any answer that
-depends on them: a process that is killed goes on from there at its next start.
+Prints its origin on the first line. --says is the expires_in of token responses, where it is to
+differ from the lifetime; with 0 they have none. With --store, tokens are in that file before any
+answer that depends on them: a process that is killed goes on from there at its next start.
 """
 
 import argparse
@@ -26,8 +27,8 @@ parser.add_argument("--client-id", required=True)
 parser.add_argument("--client-secret", required=True)
 parser.add_argument("--port", type=int, default=0)
 parser.add_argument("--ttl", type=int, default=300)
+parser.add_argument("--says", type=int)
 parser.add_argument("--no-rotation", dest="rotation", action="store_false")
-parser.add_argument("--no-expires-in", dest="expires_in", action="store_false")
 parser.add_argument("--store")
 args = parser.parse_args()
 
@@ -152,7 +153,8 @@ def save_token(response, grant):
 
 app = Flask(__name__)
 app.config["OAUTH2_REFRESH_TOKEN_GENERATOR"] = True
-app.config["OAUTH2_TOKEN_EXPIRES_IN"] = {"refresh_token": args.ttl if args.expires_in else 0}
+says = args.ttl if args.says is None else args.says
+app.config["OAUTH2_TOKEN_EXPIRES_IN"] = {"refresh_token": says}
 server = AuthorizationServer(
     app,
     query_client=lambda client_id: Client() if client_id == args.client_id else None,

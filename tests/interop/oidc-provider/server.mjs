@@ -8,6 +8,7 @@
 // from the lifetime. With `--store`, tokens are in that file before any answer that depends on
 // them: a process that is killed goes on from there at its next start.
 
+import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join, resolve } from 'node:path';
@@ -88,6 +89,9 @@ await new Promise((listening) => {
 });
 const origin = `http://127.0.0.1:${server.address().port}`;
 
+// No ID token is issued here, but the provider wants a key for them.
+const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+
 const provider = new Provider(origin, {
   adapter: Adapter,
   clients: [
@@ -102,6 +106,7 @@ const provider = new Provider(origin, {
   cookies: { keys: ['unused'] },
   features: { devInteractions: { enabled: false }, revocation: { enabled: true } },
   findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+  jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), use: 'sig' }] },
   // A spent refresh token that comes back ends the grant: the provider does that by itself.
   rotateRefreshToken: true,
   ttl: { AccessToken: Number(args.ttl), Grant: DAY, RefreshToken: DAY },

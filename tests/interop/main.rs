@@ -1,0 +1,17 @@
+//! The same behaviour at three authorization servers: the mock server, oidc-provider, and Authlib
+//! with Flask. `tests/interop/setup` installs the two that are not ours.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod behaviour;
+mod process;
+mod server;
+mod user;
+
+mod authlib;
+mod authlib_without_expires_in;
+mod authlib_without_rotation;
+mod load;
+mod mock;
+mod oidc_provider;
