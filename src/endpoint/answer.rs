@@ -174,6 +174,72 @@ mod tests {
             (307, none, "", Misconfigured),
             (308, none, "", Misconfigured),
             (304, none, "", Misconfigured),
+            // oidc-provider 8: spent, revoked and unknown tokens; a wrong client or secret; a scope
+            // beyond the grant; no token; a secret that is not form-encoded; another grant type
+            (
+                400,
+                none,
+                r#"{"error":"invalid_grant","error_description":"grant request is invalid"}"#,
+                Rejected,
+            ),
+            (
+                401,
+                none,
+                r#"{"error":"invalid_client","error_description":"client authentication failed"}"#,
+                Misconfigured,
+            ),
+            (
+                400,
+                none,
+                r#"{"error":"invalid_scope","error_description":"refresh token missing requested scope","scope":"admin"}"#,
+                Misconfigured,
+            ),
+            (
+                400,
+                none,
+                r#"{"error":"invalid_request","error_description":"missing required parameter 'refresh_token'"}"#,
+                Misconfigured,
+            ),
+            (
+                400,
+                none,
+                r#"{"error":"invalid_request","error_description":"client_id and client_secret in the authorization header are not properly encoded"}"#,
+                Misconfigured,
+            ),
+            (
+                400,
+                none,
+                r#"{"error":"unsupported_grant_type","error_description":"unsupported grant_type requested"}"#,
+                Misconfigured,
+            ),
+            // Authlib 1.6: spent, revoked and unknown tokens; a wrong secret; an unknown client; a
+            // scope beyond the grant; no token; another grant type
+            (400, none, r#"{"error": "invalid_grant"}"#, Rejected),
+            (
+                401,
+                none,
+                r#"{"error": "invalid_client", "error_description": "The client cannot authenticate with methods: ['client_secret_basic']"}"#,
+                Misconfigured,
+            ),
+            (
+                401,
+                none,
+                r#"{"error": "invalid_client", "error_description": "The client does not exist on this server."}"#,
+                Misconfigured,
+            ),
+            (
+                400,
+                none,
+                r#"{"error": "invalid_scope", "error_description": "The requested scope is invalid, unknown, or malformed."}"#,
+                Misconfigured,
+            ),
+            (
+                400,
+                none,
+                r#"{"error": "invalid_request", "error_description": "Missing 'refresh_token' in request."}"#,
+                Misconfigured,
+            ),
+            (400, none, r#"{"error": "unsupported_grant_type"}"#, Misconfigured),
             // busy
             (429, none, "", Busy(None)),
             (429, &after("7"), "", busy(7)),

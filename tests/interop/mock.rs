@@ -55,10 +55,22 @@ async fn a_wrong_client_secret_is_told_and_logs_nobody_out() {
 #[tokio::test]
 async fn refusals_are_word_for_word() {
     let expected = Refusals {
-        spent_token: Some((400, "MOCK")),
-        unknown_token: (400, ""),
-        wrong_secret: (401, ""),
-        unknown_client: (401, ""),
+        spent_token: Some((
+            400,
+            r#"{"error":"invalid_grant","error_description":"the token was used before"}"#,
+        )),
+        unknown_token: (
+            400,
+            r#"{"error":"invalid_grant","error_description":"the token is unknown"}"#,
+        ),
+        wrong_secret: (
+            401,
+            r#"{"error":"invalid_client","error_description":"the client is not known by that name and secret"}"#,
+        ),
+        unknown_client: (
+            401,
+            r#"{"error":"invalid_client","error_description":"the client is not known by that name and secret"}"#,
+        ),
     };
     behaviour::refusals_are_word_for_word(fresh(), expected).await;
 }

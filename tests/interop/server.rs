@@ -76,6 +76,7 @@ impl Server for MockServer {
 
 pub const CLIENT_ID: &str = "interop";
 
-/// With characters that HTTP Basic carries only form-encoded (RFC 6749 §2.3.1). A space is not
-/// among them: Authlib takes the `+` that it is encoded as for a plus.
-pub const CLIENT_SECRET: &str = "s+cret:100%/é";
+/// With characters that HTTP Basic carries only form-encoded (RFC 6749 §2.3.1), of those that a
+/// secret may have (appendix A.2). A space is not among them: Authlib takes the `+` that it is
+/// encoded as for a plus.
+pub const CLIENT_SECRET: &str = "s+cret:100%/&";
