@@ -1,8 +1,7 @@
 //! Steady load over many expiries, at all servers at once: one test, as it takes 40 seconds, and
 //! a machine with two processors would run four tests one pair after the other.
 //!
-//! Tokens live a second longer than the server says. oidc-provider counts in whole seconds, so
-//! that its token of 3 seconds lives between 2 and 3; and a busy machine fails no test.
+//! Tokens live a second longer than the server says, so that a busy machine fails no test.
 
 use std::time::{Duration, Instant};
 
