@@ -1,7 +1,11 @@
 //! Steady load over many expiries, at all servers at once: one test, as it takes 40 seconds, and
 //! a machine with two processors would run four tests one pair after the other.
 //!
-//! Tokens live a second longer than the server says, so that a busy machine fails no test.
+//! Tokens live a second longer than the server says. oidc-provider cuts the time of issue down to
+//! whole seconds: its tokens of 3 live between 2 and 3. Its tokens of 2, said to live 2, may be
+//! over before their leeway begins, at 1.6; of the refreshes after such 401s the storm rules allow
+//! 5 in 30 s, and then some callers do see 401s. For the others the second means that a busy
+//! machine fails no test.
 
 use std::time::{Duration, Instant};
 

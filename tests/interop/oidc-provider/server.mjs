@@ -103,6 +103,8 @@ const provider = new Provider(origin, {
       response_types: [],
     },
   ],
+  // Tokens end when they are over; the default gives them 15 seconds more.
+  clockTolerance: 0,
   cookies: { keys: ['unused'] },
   features: { devInteractions: { enabled: false }, revocation: { enabled: true } },
   findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
