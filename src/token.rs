@@ -283,8 +283,9 @@ fn origin_bit(origin: usize) -> u64 {
 /// Ten years: some servers say "never" with a number that no clock can be added to.
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Long enough for a slow refresh to end before the token does.
 const LEEWAY_MIN: Duration = Duration::from_secs(1);
+
+/// Long enough for a slow refresh to end before the token does.
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn leeway_is_a_fifth_of_the_lifetime_and_five_minutes_at_most() {
+    fn leeway_is_a_fifth_of_the_lifetime_within_bounds() {
         let start = Moment::now();
         for (lifetime, leeway) in
             [(1_000, 500), (3_000, 1_000), (60_000, 12_000), (7_200_000, 300_000)]

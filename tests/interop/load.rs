@@ -1,11 +1,9 @@
 //! Steady load over many expiries, at all servers at once: one test, as it takes 40 seconds, and
 //! a machine with two processors would run four tests one pair after the other.
 //!
-//! Tokens live a second longer than the server says. oidc-provider cuts the time of issue down to
-//! whole seconds: its tokens of 3 live between 2 and 3. Its tokens of 2, said to live 2, may be
-//! over before their leeway begins, at 1.6; of the refreshes after such 401s the storm rules allow
-//! 5 in 30 s, and then some callers do see 401s. For the others the second means that a busy
-//! machine fails no test.
+//! Tokens live 2 seconds. oidc-provider cuts the time of issue down to whole seconds, so that its
+//! tokens live between 1 and 2: some are over just as their leeway begins, and a request that
+//! comes in between is refused there, refreshed and replayed. The caller sees none of it.
 
 use std::time::{Duration, Instant};
 
@@ -42,12 +40,12 @@ async fn under_load(name: &str, server: impl Server) {
     let took = begun.elapsed();
 
     let state = t.server.state().await;
-    assert_eq!((state.api_ok, state.api_unauthorized), (2000, 0), "{name}");
+    assert_eq!(state.api_ok, 2000, "{name}");
     assert_eq!(state.token_requests, state.refreshes, "{name}");
     assert_eq!((state.reuses, state.grants), (0, 1), "{name}");
-    // A token is replaced when four fifths of its 2 s are over: not before, and by the end of them
+    // A token is replaced when the first of its 2 s is over: not before, and by the end of them
     // at the latest, as a request comes every 20 ms. The last token need not be.
-    let most = took.as_millis() as u64 / 1600;
+    let most = took.as_millis() as u64 / 1000;
     let least = took.as_millis() as u64 / 2000 - 1;
     let refreshes = state.refreshes;
     assert!((least..=most).contains(&refreshes), "{name}: {refreshes} refreshes in {took:?}");
@@ -55,5 +53,5 @@ async fn under_load(name: &str, server: impl Server) {
 }
 
 /// In seconds.
-const LIFETIME: u64 = 3;
+const LIFETIME: u64 = 2;
 const SAID: u64 = 2;
