@@ -189,7 +189,8 @@ async fn steady_traffic_over_five_expiries_makes_one_refresh_each_and_sees_no_40
     for pair in history.windows(2) {
         assert_eq!(pair[1].what, What::Rotated);
         let lived = pair[1].at - pair[0].at;
-        assert!(lived >= Duration::from_millis(790), "refreshed after {lived:?}");
+        // Half of the second that they are said to live.
+        assert!(lived >= Duration::from_millis(490), "refreshed after {lived:?}");
     }
     assert_eq!(t.logouts.all(), []);
 }
