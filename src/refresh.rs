@@ -166,7 +166,7 @@ async fn exchange(core: &Core, http: &reqwest::Client, token: &RefreshToken) -> 
         // The first answer may still come, and is as good.
         None => {
             let first = pin!(in_time(EXCHANGE.saturating_sub(patience), first));
-            (either(first, pin!(in_time(REPLAY, attempt()))).await, true)
+            either(first, pin!(in_time(REPLAY, attempt()))).await
         }
     }
 }
@@ -180,21 +180,31 @@ fn patience(reuse_grace: Option<Duration>) -> Duration {
 
 /// The answer to the first request, or to the second, which asks the same: whichever brings
 /// tokens, since one that is refused may be so because the other one was not. Where neither does,
-/// what the server said for good counts most, and what it may have done next.
+/// what the server said for good counts most, and what it may have done next. Whether the second
+/// was sent at all is the second half of the answer.
 async fn either(
     mut first: Pin<&mut impl Future<Output = Answer>>,
     mut second: Pin<&mut impl Future<Output = Answer>>,
-) -> Answer {
+) -> (Answer, bool) {
+    let mut sent_twice = false;
     let earlier = poll_fn(|context| match first.as_mut().poll(context) {
         Poll::Ready(answer) => Poll::Ready((answer, true)),
-        Poll::Pending => second.as_mut().poll(context).map(|answer| (answer, false)),
+        Poll::Pending => {
+            sent_twice = true;
+            second.as_mut().poll(context).map(|answer| (answer, false))
+        }
     });
     let (error, other) = match earlier.await {
-        (Ok(response), _) => return Ok(response),
+        (Ok(response), _) => return (Ok(response), sent_twice),
+        // It came just now: what was answered is not sent again.
+        (Err(error), true) if !sent_twice && error.outcome() != Outcome::NoAnswer => {
+            return (Err(error), false);
+        }
         (Err(error), true) => (error, second.await),
         (Err(error), false) => (error, first.await),
     };
-    other.map_err(|other| if weight(&other) > weight(&error) { other } else { error })
+    let heavier = |other| if weight(&other) > weight(&error) { other } else { error };
+    (other.map_err(heavier), true)
 }
 
 fn weight(error: &RefreshError) -> u8 {

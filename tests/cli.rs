@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -499,4 +500,28 @@ fn a_request_that_takes_too_long_is_exit_code_4() {
     let done = machine.run(&["call", &url, "--timeout", "0.2", "--json"]);
     held.release();
     assert_eq!((done.code, &counts(&done)["errors"]), (4, &json!({ "timeout": 1 })));
+}
+
+#[test]
+fn token_requests_take_the_proxy_of_the_system() {
+    let machine = Machine::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (stream, _) = proxy.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    });
+    let (origin, store) = (machine.server.origin(), machine.store());
+    let mut args = vec!["login", "--tokens-stdin", "--client-id", "cli", "--origin", &origin];
+    args.extend(["--store", &store, "--token-endpoint", "https://id.example.invalid/token"]);
+    let tokens = machine.server.log_in("alice").json();
+    assert_eq!(machine.run_with(&args, tokens.as_bytes(), &[]).code, 0);
+
+    machine.server.expire_access_tokens();
+    let environment = [("HTTPS_PROXY", address.as_str()), ("NO_PROXY", "127.0.0.1")];
+    let call = machine.run_with(&["call", &machine.api("hello")], b"", &environment);
+    assert_eq!(call.code, 4, "{call:?}");
+    assert_eq!(asked.join().unwrap().trim_end(), "CONNECT id.example.invalid:443 HTTP/1.1");
 }
