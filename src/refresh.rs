@@ -346,3 +346,59 @@ const UNREADABLE_MAX: u32 = 3;
 
 const SAVE_AGAIN_MIN: Duration = Duration::from_millis(200);
 const SAVE_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer that takes so many turns.
+    async fn answer(turns: usize, answer: Answer) -> Answer {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        answer
+    }
+
+    #[tokio::test]
+    async fn of_two_answers_the_one_with_tokens_counts_and_then_the_last_word() {
+        let tokens = || Ok(TokenResponse::new("at"));
+        let rejected = || Err(RefreshError::rejected("invalid_grant"));
+        let busy = || Err(RefreshError::busy("429", None));
+        let lost = || Err(RefreshError::no_answer("lost"));
+        // Which comes first, and which of the two it is.
+        for (one, other) in [(1, 2), (2, 1)] {
+            let both = async |first: Answer, second: Answer| {
+                let (first, second) = (pin!(answer(one, first)), pin!(answer(other, second)));
+                let (answer, sent_twice) = either(first, second).await;
+                assert!(sent_twice);
+                answer.map(|_| ()).map_err(|error| error.outcome())
+            };
+            assert_eq!(both(tokens(), rejected()).await, Ok(()));
+            assert_eq!(both(busy(), tokens()).await, Ok(()));
+            assert_eq!(both(rejected(), busy()).await, Err(Outcome::Rejected));
+            assert_eq!(both(lost(), rejected()).await, Err(Outcome::Rejected));
+            assert_eq!(both(lost(), busy()).await, Err(Outcome::NoAnswer));
+            assert_eq!(both(busy(), lost()).await, Err(Outcome::NoAnswer));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_just_in_time_is_not_sent_again() {
+        let rejected = answer(0, Err(RefreshError::rejected("invalid_grant")));
+        let never = async { unreachable!("it must not be sent") };
+        let (answer, sent_twice) = either(pin!(rejected), pin!(never)).await;
+        assert_eq!(answer.unwrap_err().outcome(), Outcome::Rejected);
+        assert!(!sent_twice);
+    }
+
+    #[test]
+    fn a_grace_window_too_short_to_wait_in_is_none() {
+        let seconds = Duration::from_secs;
+        assert_eq!(patience(None), EXCHANGE);
+        assert_eq!(patience(Some(Duration::ZERO)), EXCHANGE);
+        assert_eq!(patience(Some(Duration::from_millis(1900))), EXCHANGE);
+        assert_eq!(patience(Some(seconds(2))), seconds(1));
+        assert_eq!(patience(Some(seconds(20))), seconds(10));
+        assert_eq!(patience(Some(seconds(600))), EXCHANGE);
+    }
+}
