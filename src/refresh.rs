@@ -4,7 +4,8 @@
 //! end whoever goes away meanwhile. The order is what the promises rest on:
 //!
 //! ```text
-//! gate → process lock → read the record → look again: is a refresh still needed?
+//! make ready (a person may be asked: nothing is locked yet)
+//!      → gate → process lock → read the record → look again: is a refresh still needed?
 //!      → mark → exchange (→ once more, at once, if its answer was lost)
 //!      → journal → look again: is it still this login? → save → publish → unlock
 //! ```

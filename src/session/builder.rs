@@ -134,8 +134,8 @@ impl SessionBuilder {
     /// Takes what `is` says for a 401, for an API that tells in its own way that the token has
     /// expired: with a 403 or 419, or in a header. It sees status and headers of each response
     /// from the session's origins that is no 401; a challenge that says otherwise
-    /// (`insufficient_scope`, RFC 6750 §3.1) still counts. A request that is taken for refused is
-    /// sent again: one whose 2xx is has been carried out, and is then carried out twice. Default:
+    /// (`insufficient_scope`, RFC 6750 §3.1) still counts. What is taken for refused is sent again:
+    /// a request that a 2xx answered has been carried out, and is then carried out twice. Default:
     /// a 401 alone.
     ///
     /// ```
