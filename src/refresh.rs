@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::event::{Event, LogoutReason};
-use crate::session::Core;
+use crate::session::{Core, step};
 use crate::store::{Kept, Record};
 use crate::token::{Birth, Freshness, Identity, Moment, RefreshToken, TokenResponse, Tokens};
 
@@ -63,7 +63,9 @@ pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Re
 }
 
 async fn attempt(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
+    step("waiting");
     let mut locked = Locked::wait(core, LOCK_WAIT).await?;
+    step("locked");
     match refresh(core, &mut locked, refused).await {
         Ok(Committed::Saved(tokens)) => {
             locked.leave(core).await;
@@ -97,6 +99,7 @@ async fn refresh(
 ) -> Result<Committed, Error> {
     // Look again: the store may hold newer tokens, another login or none.
     core.read_store_locked().await?;
+    step("read");
     let current = core.tokens_of(refused.epoch)?;
     if current.supersede(refused) && current.freshness_at(Moment::now()) != Freshness::Expired {
         return Ok(Committed::Adopted(current));
@@ -113,9 +116,11 @@ async fn refresh(
     // From here on the program's end waits: what is sent may be spent.
     locked.enter(core)?;
     let unanswered_before = locked.gate.mark.set(&current);
+    step("marked");
     let (result, replayed) = exchange(core, &http, refresh_token).await;
     match result {
         Ok(response) => {
+            step("answered");
             locked.gate.mark.clear();
             let identity = Identity {
                 login: current.login.clone(),
@@ -260,16 +265,21 @@ async fn commit(
     tokens: Arc<Tokens>,
 ) -> Result<Committed, Error> {
     core.journal.write(&tokens);
+    step("journaled");
     // Look again: a logout that came meanwhile wins. It is settled when the locks are left.
     if let Err(over) = core.tokens_of(tokens.epoch) {
         core.came_too_late(&tokens);
         return Err(over);
     }
     let saved = save(core, locked, &tokens).await;
+    if saved.is_ok() {
+        step("saved");
+    }
     let Ok(published) = core.state.advance(tokens.epoch, &tokens) else {
         core.came_too_late(&tokens);
         return Err(core.state.logged_out());
     };
+    step("published");
     if let Err(error) = saved {
         core.set_trouble(Some(error.clone()));
         core.emit(Event::PersistFailed(error));

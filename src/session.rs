@@ -17,6 +17,7 @@ mod state;
 mod status;
 pub use status::Status;
 mod telling;
+pub(crate) use telling::step;
 mod thread;
 pub(crate) use thread::Entered;
 

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::lock::Held;
 use crate::refresh::mark::Mark;
 use crate::refresh::{client, within};
-use crate::session::{Core, Entered};
+use crate::session::{Core, Entered, step};
 use crate::store::{Before, Kept, LateWrite, StoreError};
 use crate::token::{LoginId, Tokens};
 
@@ -133,6 +133,8 @@ impl Locked {
                     return self.leave(&core).await;
                 }
                 core.set_trouble(None);
+                drop(self);
+                step("unlocked");
                 return;
             };
             // Nothing is settled before that is over: it may bring back what would be cleared.

@@ -77,6 +77,13 @@ impl Told {
     }
 }
 
+/// Tells how far a transaction has come, at TRACE level: `waiting` for the locks, `locked`, `read`,
+/// `marked` (the token is sent next), `answered`, `journaled`, `saved`, `published`, `unlocked`.
+/// Whoever stops the program in between stops it just there.
+pub(crate) fn step(step: &'static str) {
+    tracing::trace!(target: TARGET, step);
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
