@@ -198,6 +198,11 @@ impl Error {
         Self::new(Kind::Internal(what), source)
     }
 
+    /// Whether it tells of the very same event.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
         self

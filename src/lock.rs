@@ -6,11 +6,11 @@
 //! again, as a wait that blocks could not be given up.
 
 mod place;
-pub(crate) use place::{Place, digest};
+pub(crate) use place::{Place, digest, hex};
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
@@ -34,6 +34,11 @@ impl ProcessLock {
         Self { place, limit, store }
     }
 
+    /// Its file, where there is one.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.place.as_ref()?.path(KIND).ok()
+    }
+
     /// Waits for the lock, as long as the program allows and `limit` at most.
     ///
     /// # Errors
@@ -48,7 +53,7 @@ impl ProcessLock {
             let message = format!("could not use the lock {}", path.display());
             failed(place.failed(message).with_source(error))
         };
-        let path = place.file("lock").map_err(failed)?;
+        let path = place.file(KIND).map_err(failed)?;
         let file = open(&path).map_err(|error| unusable(&path, error))?;
         let limit = limit.min(self.limit);
         match within(limit, lock(&file)).await {
@@ -88,6 +93,8 @@ fn open(path: &Path) -> io::Result<File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
 }
+
+const KIND: &str = "lock";
 
 /// A refresh takes a hundred times as long; a process that was killed frees the lock in one.
 const PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -16,27 +16,30 @@ mod bound;
 pub(crate) use bound::within;
 mod flight;
 pub(crate) use flight::{Joined, Landing, SingleFlight};
-mod journal;
-pub(crate) use journal::Journal;
+pub(crate) mod ended;
+pub(crate) mod journal;
+pub(crate) use journal::JournalKey;
 mod locked;
 pub(crate) use locked::{Gate, Locked, Undo};
 mod mark;
+pub(crate) use mark::Mark;
 mod storm;
 pub(crate) use storm::{Place, Storm};
 mod trace;
-pub(crate) use trace::Trace;
+pub(crate) use trace::{Failure, Trace};
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::event::{Event, LogoutReason};
 use crate::session::{Core, step};
-use crate::store::{Kept, Record};
+use crate::store::{Brief, Commit, Kept, Marked, Record};
 use crate::token::{Birth, Freshness, Identity, Moment, RefreshToken, TokenResponse, Tokens};
 
 /// What a transaction came to, if it did not fail.
@@ -51,22 +54,27 @@ pub(crate) enum Refreshed {
 
 /// Replaces `refused` by newer tokens of the same login.
 pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
+    let asked = SystemTime::now();
     // Before the locks: a person may be asked.
     let ready = within(PREPARE, core.endpoint.prepare()).await.unwrap_or_else(|| {
         Err(RefreshError::not_sent("the token endpoint's code was not ready in time"))
     });
     ready.map_err(Error::refresh)?;
-    match attempt(core, refused).await {
-        Err(error) if core.is_unlocked_after(&error).await => attempt(core, refused).await,
+    match attempt(core, refused, asked).await {
+        Err(error) if core.is_unlocked_after(&error).await => attempt(core, refused, asked).await,
         result => result,
     }
 }
 
-async fn attempt(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
+async fn attempt(
+    core: &Arc<Core>,
+    refused: &Tokens,
+    asked: SystemTime,
+) -> Result<Refreshed, Error> {
     step("waiting");
     let mut locked = Locked::wait(core, LOCK_WAIT).await?;
     step("locked");
-    match refresh(core, &mut locked, refused).await {
+    match refresh(core, &mut locked, refused, asked).await {
         Ok(Committed::Saved(tokens)) => {
             locked.leave(core).await;
             Ok(Refreshed::New(tokens))
@@ -96,60 +104,159 @@ async fn refresh(
     core: &Arc<Core>,
     locked: &mut Locked,
     refused: &Tokens,
+    asked: SystemTime,
 ) -> Result<Committed, Error> {
     // Look again: the store may hold newer tokens, another login or none.
-    core.read_store_locked().await?;
+    let stored = core.read_store_locked().await?;
     step("read");
+    if let Some(reason) = stored.refused {
+        return over(core, locked, reason).await;
+    }
     let current = core.tokens_of(refused.epoch)?;
+    if stored.ahead {
+        // Of a store that failed at the time. If it still does, the journal goes on standing.
+        let _ = save(core, locked, &current).await;
+        locked.is_free(core)?;
+    }
     if current.supersede(refused) && current.freshness_at(Moment::now()) != Freshness::Expired {
         return Ok(Committed::Adopted(current));
     }
     let Some(refresh_token) = &current.refresh else {
         return Err(Error::login_required());
     };
-    // The server has said no to this one, and it could not be told to the store: don't ask again.
-    if let Some(maybe_spent) = locked.gate.mark.refused(&current) {
-        return rejected(core, locked, &current, maybe_spent).await;
+    let mut brief = Brief::of(&current);
+    // The server has said no to this one, and it could not be noted: don't ask again.
+    if let Some(reason) = locked.gate.refused(&current) {
+        return rejected(core, locked, &current, brief, reason).await;
+    }
+    let failed = failure_of(core, &brief).await?;
+    if let Some(failure) = &failed
+        && let Some(left) = failure.holds(asked, SystemTime::now())
+    {
+        let message = format!("a refresh by {} failed a moment ago", failure.by);
+        return Err(Error::refresh(RefreshError::busy(message, Some(left))));
     }
 
     let http = locked.http(core).map_err(Error::refresh)?;
     // From here on the program's end waits: what is sent may be spent.
     locked.enter(core)?;
-    let unanswered_before = locked.gate.mark.set(&current);
+    if let Some(key) = missing_key(core, &mut brief, stored.key)? {
+        let record = Record::with_key(&current, Some(&key), &core.pin);
+        locked.write(core, Undo::Nothing, move |kept| kept.save(&record)).await?;
+    }
+    let marks = brief.clone();
+    let marked = locked.write(core, Undo::Nothing, move |kept| kept.mark(&marks)).await?;
+    if marked == Marked::Out {
+        core.logged_out_elsewhere(&current);
+        return Err(core.state.logged_out());
+    }
     step("marked");
     let (result, replayed) = exchange(core, &http, refresh_token).await;
-    match result {
+    let maybe_spent = replayed || marked == Marked::SentBefore;
+    let error = match result {
         Ok(response) => {
             step("answered");
-            locked.gate.mark.clear();
-            let identity = Identity {
-                login: current.login.clone(),
-                epoch: current.epoch,
-                generation: current.generation + 1,
-                birth: if replayed { Birth::ReplayedRefresh } else { Birth::Refresh },
+            return answered(core, locked, refused, &current, brief, &response, replayed).await;
+        }
+        Err(error) => error,
+    };
+    let unreadable = locked.gate.unreadable(&current, error.outcome());
+    match error.outcome() {
+        // Known not to be spent by this transaction: an older question stays open.
+        Outcome::NotSent | Outcome::Busy(_) if !maybe_spent => {
+            // A mark that stays makes a revocation look like a lost answer, and no more.
+            let _ = locked.write(core, Undo::Nothing, Kept::unmark).await;
+        }
+        Outcome::Rejected => {
+            let expired = current.refresh_expires_at.is_some_and(|end| end <= SystemTime::now());
+            let reason = match (maybe_spent, expired) {
+                (true, _) => LogoutReason::RotationLost,
+                (false, true) => LogoutReason::RefreshTokenExpired,
+                (false, false) => LogoutReason::Revoked,
             };
-            let tokens = Tokens::received(&response, Some(&current), identity, Moment::now());
-            commit(core, locked, Arc::new(tokens)).await
+            return rejected(core, locked, &current, brief, reason).await;
         }
-        Err(error) => {
-            let unreadable = locked.gate.unreadable(&current, error.outcome());
-            match error.outcome() {
-                // Known not to be spent by this transaction: an older question stays open.
-                Outcome::NotSent | Outcome::Busy(_) if !replayed && !unanswered_before => {
-                    locked.gate.mark.clear();
-                }
-                Outcome::Rejected => {
-                    let maybe_spent = replayed || unanswered_before;
-                    locked.gate.mark.refuse(&current, maybe_spent);
-                    return rejected(core, locked, &current, maybe_spent).await;
-                }
-                _ => {}
-            }
-            if unreadable >= UNREADABLE_MAX {
-                return Err(Error::refused_without_a_reason(error));
-            }
-            Err(Error::refresh(error))
+        _ => {}
+    }
+    if unreadable >= UNREADABLE_MAX {
+        return Err(Error::refused_without_a_reason(error));
+    }
+    let error = Error::refresh(error);
+    if error.is_transient() {
+        let earlier = failed.map_or(0, |failure| failure.count);
+        return Err(tell_the_others(core, locked, &current, brief, error, earlier).await);
+    }
+    Err(error)
+}
+
+/// The last refresh of these tokens, by whatever program, where it failed.
+async fn failure_of(core: &Core, brief: &Brief) -> Result<Option<Failure>, Error> {
+    let brief = brief.clone();
+    core.store.read(move |kept| kept.failure_of(&brief)).await
+}
+
+/// The other programs that wait for the locks fail with this one, and wait as long.
+async fn tell_the_others(
+    core: &Core,
+    locked: &mut Locked,
+    current: &Tokens,
+    brief: Brief,
+    error: Error,
+    earlier: u32,
+) -> Error {
+    let error = core.storm.failed_at(Instant::now(), current, error, earlier);
+    let wait = error.retry_after().unwrap_or_default();
+    // One that can't be told asks for itself.
+    let _ = locked.write(core, Undo::Nothing, move |kept| kept.note_failure(&brief, wait)).await;
+    error
+}
+
+/// Makes the key that the journal needs, where the login has none: another program put it into
+/// the store.
+fn missing_key(
+    core: &Core,
+    brief: &mut Brief,
+    stored: Option<JournalKey>,
+) -> Result<Option<JournalKey>, Error> {
+    brief.key = brief.key.take().or(stored);
+    if brief.key.is_some() || !core.store.is_journaled() {
+        return Ok(None);
+    }
+    let key = JournalKey::random()
+        .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
+    brief.key = Some(key.clone());
+    Ok(Some(key))
+}
+
+/// The server has answered with tokens: they are kept first, then judged.
+async fn answered(
+    core: &Arc<Core>,
+    locked: &mut Locked,
+    refused: &Tokens,
+    current: &Tokens,
+    presented: Brief,
+    response: &TokenResponse,
+    replayed: bool,
+) -> Result<Committed, Error> {
+    let identity = Identity {
+        login: current.login.clone(),
+        epoch: current.epoch,
+        generation: current.generation + 1,
+        birth: if replayed { Birth::ReplayedRefresh } else { Birth::Refresh },
+        key: presented.key.clone(),
+    };
+    let usable = response.check();
+    let tokens = match &usable {
+        Ok(()) => Tokens::received(response, Some(current), identity, Moment::now()),
+        Err(_) => {
+            let has_ended = refused.refused.load(Ordering::Relaxed);
+            Tokens::with_old_access(response, current, identity, has_ended)
         }
+    };
+    let committed = commit(core, locked, Arc::new(tokens), presented).await?;
+    match (committed, usable) {
+        (Committed::Saved(_), Err(why)) => Err(Error::refresh(RefreshError::unexpected(why))),
+        (committed, _) => Ok(committed),
     }
 }
 
@@ -159,8 +266,11 @@ async fn refresh(
 async fn exchange(core: &Core, http: &reqwest::Client, token: &RefreshToken) -> (Answer, bool) {
     let attempt = async || -> Answer {
         let response = core.endpoint.refresh(http, token).await?;
-        response.check().map_err(RefreshError::unexpected)?;
-        Ok(response)
+        match response.check() {
+            // A rotated refresh token is worth keeping, whatever came with it.
+            Err(why) if response.refresh_token.is_none() => Err(RefreshError::unexpected(why)),
+            _ => Ok(response),
+        }
     };
     let mut first = pin!(attempt());
     let patience = patience(core.endpoint.reuse_grace());
@@ -234,26 +344,39 @@ async fn rejected(
     core: &Arc<Core>,
     locked: &mut Locked,
     current: &Tokens,
-    maybe_spent: bool,
+    brief: Brief,
+    reason: LogoutReason,
 ) -> Result<Committed, Error> {
-    // Look again: the login may be over already, or have newer tokens.
-    core.read_store_locked().await?;
-    let newest = core.tokens_of(current.epoch)?;
-    if newest.supersede(current) {
-        if newest.freshness_at(Moment::now()) != Freshness::Expired {
-            return Ok(Committed::Adopted(newest));
-        }
-        let message = "another program has refreshed meanwhile, and its token has expired too";
-        return Err(Error::refresh(RefreshError::unexpected(message)));
+    // First: nobody shall send that token again, whatever comes next.
+    let note = move |kept: &Kept| kept.note_refused(&brief, reason);
+    if locked.write(core, Undo::Nothing, note).await.is_err() {
+        locked.gate.refuse(current, reason);
     }
-    let expired = current.refresh_expires_at.is_some_and(|end| end <= SystemTime::now());
-    let reason = match (maybe_spent, expired) {
-        (true, _) => LogoutReason::RotationLost,
-        (false, true) => LogoutReason::RefreshTokenExpired,
-        (false, false) => LogoutReason::Revoked,
-    };
-    core.end(current.epoch, reason);
-    // If this fails, the record counts for nothing here, and once more for nothing at the server.
+    // Look again: the login may be over already, or have newer tokens.
+    let stored = core.read_store_locked().await?;
+    match core.tokens_of(current.epoch) {
+        Ok(newest) if newest.supersede(current) => {
+            if newest.freshness_at(Moment::now()) != Freshness::Expired {
+                return Ok(Committed::Adopted(newest));
+            }
+            let message = "another program has refreshed meanwhile, and its token has expired too";
+            return Err(Error::refresh(RefreshError::unexpected(message)));
+        }
+        // It could not be noted.
+        Ok(_) => core.end(current.epoch, reason),
+        Err(over) if stored.refused.is_none() => return Err(over),
+        Err(_) => {}
+    }
+    over(core, locked, reason).await
+}
+
+/// The session has ended by the server's word: its record goes.
+async fn over(
+    core: &Arc<Core>,
+    locked: &mut Locked,
+    reason: LogoutReason,
+) -> Result<Committed, Error> {
+    // If this fails, the record counts for nothing all the same.
     let _ = locked.write(core, Undo::Nothing, Kept::clear).await;
     Err(Error::logged_out(Some(reason)))
 }
@@ -263,36 +386,55 @@ async fn commit(
     core: &Arc<Core>,
     locked: &mut Locked,
     tokens: Arc<Tokens>,
+    presented: Brief,
 ) -> Result<Committed, Error> {
-    core.journal.write(&tokens);
-    step("journaled");
+    locked.brings(&tokens);
+    let record = Record::of(&tokens, &core.pin);
+    let keep = move |kept: &Kept| kept.keep(&record, &presented);
+    let kept = locked.write(core, Undo::Nothing, keep).await.unwrap_or(false);
+    if kept {
+        step("journaled");
+    }
     // Look again: a logout that came meanwhile wins. It is settled when the locks are left.
     if let Err(over) = core.tokens_of(tokens.epoch) {
         core.came_too_late(&tokens);
         return Err(over);
     }
     let saved = save(core, locked, &tokens).await;
-    if saved.is_ok() {
-        step("saved");
+    match &saved {
+        Ok(Commit::Saved) => step("saved"),
+        Ok(Commit::Out) => {
+            core.logged_out_elsewhere(&tokens);
+            return Err(core.state.logged_out());
+        }
+        Ok(Commit::Overtaken) => {
+            let _ = core.read_store_locked().await?;
+            return core.tokens_of(tokens.epoch).map(Committed::Adopted);
+        }
+        Err(_) => {}
     }
     let Ok(published) = core.state.advance(tokens.epoch, &tokens) else {
         core.came_too_late(&tokens);
         return Err(core.state.logged_out());
     };
     step("published");
-    if let Err(error) = saved {
-        core.set_trouble(Some(error.clone()));
-        core.emit(Event::PersistFailed(error));
-        locked.give_up_soon();
-        return Ok(Committed::Unsaved(published));
+    match saved {
+        Err(error) if kept => core.tell_kept(&error),
+        Err(error) => {
+            core.set_trouble(Some(error.clone()));
+            core.emit(Event::PersistFailed(error));
+            locked.give_up_soon();
+            return Ok(Committed::Unsaved(published));
+        }
+        Ok(_) => {}
     }
     Ok(Committed::Saved(published))
 }
 
-async fn save(core: &Arc<Core>, locked: &mut Locked, tokens: &Tokens) -> Result<(), Error> {
-    let record = Record::of(tokens, &core.pin);
+async fn save(core: &Arc<Core>, locked: &mut Locked, tokens: &Tokens) -> Result<Commit, Error> {
+    let (record, brief) = (Record::of(tokens, &core.pin), Brief::of(tokens));
     // One that lands late is as good as one that lands in time.
-    locked.write(core, Undo::Nothing, move |store| store.save(&record)).await
+    locked.write(core, Undo::Nothing, move |kept| kept.commit(&record, &brief)).await
 }
 
 /// New tokens that no store has yet, and the locks that keep everybody from going on without.
@@ -309,9 +451,14 @@ impl Unsaved {
             // A logout ends the pause.
             let _ = within(pause, core.logged_out.notified()).await;
             pause = (pause * 2).min(SAVE_AGAIN_MAX);
-            if save(core, &mut self.locked, &self.tokens).await.is_ok() {
-                core.emit(Event::Persisted);
-                break;
+            match save(core, &mut self.locked, &self.tokens).await {
+                Ok(Commit::Saved) => {
+                    core.emit(Event::Persisted);
+                    break;
+                }
+                Ok(Commit::Out) => core.logged_out_elsewhere(&self.tokens),
+                Ok(Commit::Overtaken) => break,
+                Err(_) => {}
             }
         }
         if core.tokens_of(self.tokens.epoch).is_err() {

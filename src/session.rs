@@ -23,12 +23,13 @@ pub(crate) use thread::Entered;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
 use crate::event::Events;
 use crate::middleware::ReauthMiddleware;
+use crate::store::{Brief, Odd};
 use crate::token::{AccessToken, TokenResponse};
 
 /// One logged-in account at one authorization server, shared by everything in the program that
@@ -151,6 +152,19 @@ impl Session {
         core.know().await?;
         let tokens = core.state.tokens();
         let tokens = tokens.as_deref();
+        let odd = match tokens.map(Brief::of) {
+            Some(brief) => core.store.read(move |kept| kept.odd(&brief)).await,
+            None => Ok(Odd::default()),
+        };
+        let (odd, trouble) = match odd {
+            Ok(odd) => (odd, None),
+            Err(error) => (Odd::default(), Some(error)),
+        };
+        let cooling = tokens
+            .and_then(|tokens| core.storm.cooling_at(Instant::now(), tokens))
+            .and_then(|error| error.retry_after());
+        let now = SystemTime::now();
+        let cooling_elsewhere = odd.failure.as_ref().and_then(|failure| failure.holds(now, now));
         Ok(Status {
             store: core.store.describe(),
             endpoint: core.endpoint.id(),
@@ -161,9 +175,13 @@ impl Session {
             expires_at: tokens.and_then(|tokens| Some(tokens.expiry.as_ref()?.at.wall)),
             refreshes: tokens.map_or(0, |tokens| tokens.generation),
             has_refresh_token: tokens.is_some_and(|tokens| tokens.refresh.is_some()),
-            cooldown: tokens
-                .and_then(|tokens| core.storm.cooling_at(Instant::now(), tokens))
-                .and_then(|error| error.retry_after()),
+            cooldown: cooling.max(cooling_elsewhere),
+            lock: core.lock.path(),
+            received_by: tokens
+                .map(|tokens| Arc::clone(&tokens.saved_by))
+                .filter(|by| !by.is_empty()),
+            odd,
+            trouble,
         })
     }
 

@@ -8,16 +8,18 @@ pub(crate) mod durable;
 mod file;
 pub use file::FileStore;
 mod kept;
-pub(crate) use kept::{Before, Kept};
+pub(crate) use kept::{Before, Commit, Kept, Loaded, Marked, Odd};
 #[cfg(feature = "keychain")]
 mod keychain;
 #[cfg(feature = "keychain")]
 pub use keychain::KeychainStore;
 mod memory;
 pub use memory::MemoryStore;
+mod notes;
+pub(crate) use notes::Notes;
 mod record;
 pub use record::Record;
-pub(crate) use record::{Pin, Unreadable};
+pub(crate) use record::{Brief, Pin, Unreadable, from_millis, millis};
 mod thread;
 pub(crate) use thread::{LateWrite, StoreThread};
 

@@ -8,12 +8,15 @@ mod response;
 pub use response::TokenResponse;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use zeroize::Zeroizing;
+
+use crate::lock::digest;
+use crate::refresh::JournalKey;
 
 /// An access token to use outside HTTP, from [`Session::access_token`](crate::Session::access_token).
 ///
@@ -172,6 +175,11 @@ impl LoginId {
         let (high, low) = (getrandom::u64()?, getrandom::u64()?);
         Ok(Self(format!("{high:016x}{low:016x}")))
     }
+
+    /// What it is called where others might read it.
+    pub(crate) fn hash(&self) -> String {
+        digest(&["login", &self.0])
+    }
 }
 
 /// The tokens of one login and generation, shared by every request that uses them.
@@ -193,6 +201,10 @@ pub(crate) struct Tokens {
     pub(crate) scope: Option<String>,
     /// `Bearer …`, ready to attach without an allocation.
     pub(crate) header: HeaderValue,
+    /// What the journal is sealed with. `None` for tokens that another program put into the store.
+    pub(crate) key: Option<JournalKey>,
+    /// The program that received them, for people.
+    pub(crate) saved_by: Arc<str>,
     /// A server refused this access token, and a refresh because of that is under way.
     pub(crate) refused: AtomicBool,
     /// The origins (a bit each) that have accepted this access token.
@@ -231,8 +243,31 @@ impl Tokens {
             scope: (response.scope.clone())
                 .or_else(|| previous.and_then(|tokens| tokens.scope.clone())),
             header: response.header(),
+            key: identity.key,
+            saved_by: program(),
             refused: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
+        }
+    }
+
+    /// What a refresh has brought whose access token can't be used: its refresh token counts, and
+    /// the access token stays the one of `previous`, which has ended if it was `refused`.
+    pub(crate) fn with_old_access(
+        response: &TokenResponse,
+        previous: &Self,
+        identity: Identity,
+        refused: bool,
+    ) -> Self {
+        let now = Moment::now();
+        let ended = Expiry::restored(now.wall, now.wall, now);
+        Self {
+            birth: previous.birth,
+            received: previous.received,
+            received_at: previous.received_at,
+            expiry: if refused { Some(ended) } else { previous.expiry },
+            access: previous.access.clone(),
+            header: previous.header.clone(),
+            ..Self::received(response, Some(previous), identity, now)
         }
     }
 
@@ -273,6 +308,18 @@ pub(crate) struct Identity {
     pub(crate) epoch: u64,
     pub(crate) generation: u64,
     pub(crate) birth: Birth,
+    pub(crate) key: Option<JournalKey>,
+}
+
+/// This program, for a person who asks who did what: `name (process 123)`.
+pub(crate) fn program() -> Arc<str> {
+    static PROGRAM: OnceLock<Arc<str>> = OnceLock::new();
+    let name = || {
+        let path = std::env::current_exe().unwrap_or_default();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        format!("{name} (process {})", std::process::id()).into()
+    };
+    Arc::clone(PROGRAM.get_or_init(name))
 }
 
 /// Origins past the 63rd share the last bit: all that it costs them is a refresh more.
@@ -362,8 +409,13 @@ mod tests {
     }
 
     fn tokens_of(response: TokenResponse, previous: Option<&Tokens>) -> Tokens {
-        let identity =
-            Identity { login: LoginId("l".into()), epoch: 0, generation: 0, birth: Birth::Login };
+        let identity = Identity {
+            login: LoginId("l".into()),
+            epoch: 0,
+            generation: 0,
+            birth: Birth::Login,
+            key: None,
+        };
         Tokens::received(&response, previous, identity, Moment::now())
     }
 

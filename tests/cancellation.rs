@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mock_server::{Counters, Fault, MockServer, Route};
 use reqwest_middleware::ClientWithMiddleware;
-use reqwest_reauth::{MemoryStore, Record, Session, StoreError, TokenStore};
+use reqwest_reauth::{MemoryStore, Record, Session, Shared, StoreError, TokenStore};
 use support::{Fixture, builder, client, found, soon, tokens};
 use tokio::task::JoinHandle;
 
@@ -150,6 +150,10 @@ impl TokenStore for Slow {
 
     fn clear(&self) -> Result<(), StoreError> {
         self.inner.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
     }
 }
 

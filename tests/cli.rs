@@ -256,7 +256,7 @@ fn a_session_that_the_server_ended_needs_a_login_and_a_second_login_needs_no_opt
 }
 
 #[test]
-fn a_server_that_is_down_is_exit_code_4_and_the_next_call_succeeds() {
+fn a_server_that_is_down_is_exit_code_4_and_other_programs_do_not_ask_it_either() {
     let (machine, _) = Machine::logged_in();
     machine.server.expire_access_tokens();
     let busy = Fault::status(503).header("retry-after", "7");
@@ -268,6 +268,14 @@ fn a_server_that_is_down_is_exit_code_4_and_the_next_call_succeeds() {
     let expected = json!({ "requests": 1, "status": {}, "errors": errors, "refreshes": 0 });
     assert_eq!(counts(&done), expected);
     assert!(done.stderr.ends_with("     try again in 7 s\n"), "{done:?}");
+    let done = machine.run(&["call", &url]);
+    assert_eq!(done.code, 4, "{done:?}");
+    assert!(done.stderr.contains("a refresh by cli (process "), "{done:?}");
+    assert_eq!(machine.server.counters().token_requests, 1);
+    // What was said of the tokens of one login says nothing of another.
+    let again = machine.server.log_in("alice").json();
+    let done = machine.run_with(&["login", "--tokens-stdin"], again.as_bytes(), &[]);
+    assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(machine.run(&["call", &url]).code, 0);
 
     machine.server.on_next(Route::Api, 1, Fault::DropAfter);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mock_server::MockServer;
-use reqwest_reauth::{MemoryStore, Record, Revocation, Session, StoreError, TokenStore};
+use reqwest_reauth::{MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore};
 use support::{Turnstile, builder, client, soon, tokens};
 
 /// A store that somebody locked: its calls wait until a person unlocks it, each with a prompt of
@@ -87,6 +87,10 @@ impl TokenStore for Locked {
             self.unlock();
         }
         true
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
     }
 }
 
@@ -237,6 +241,10 @@ impl TokenStore for Frozen {
         self.1.pass();
         false
     }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
+    }
 }
 
 #[tokio::test]
@@ -276,6 +284,10 @@ impl TokenStore for Hung {
 
     fn clear(&self) -> Result<(), StoreError> {
         self.locked.memory.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
     }
 }
 

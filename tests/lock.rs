@@ -56,8 +56,12 @@ impl Home {
 #[tokio::test]
 async fn two_sessions_of_one_file_make_one_refresh_between_them() {
     let home = Home::new(MockServer::start());
-    let one = home.logged_in().await;
-    let other = home.session();
+    let patient = || {
+        let builder = builder(&home.server).store(FileStore::new(home.file()));
+        builder.build().unwrap()
+    };
+    let (one, other) = (patient(), patient());
+    one.log_in(tokens(&home.server.log_in("alice"))).await.unwrap();
     assert!(other.is_logged_in().await.unwrap());
     home.server.expire_access_tokens();
     home.server.barrier(Route::Api, 2);

@@ -175,10 +175,11 @@ impl TokenStore for Damaged {
 
 #[tokio::test]
 async fn a_login_that_was_given_back_over_a_damaged_record_leaves_it_damaged_and_aside() {
-    let server = MockServer::start();
+    let (server, state) = (MockServer::start(), tempfile::tempdir().unwrap());
     let (is_damaged, has_copy) = (Arc::new(AtomicBool::new(true)), Arc::default());
     let store = Damaged { lossy: Lossy::new("keychain"), is_damaged, has_copy };
-    let session = support::builder(&server).store(store.clone()).build().unwrap();
+    let builder = support::builder(&server).store(store.clone());
+    let session = builder.state_dir(state.path().join("state")).build().unwrap();
     store.lossy.slow.store(true, Ordering::SeqCst);
     let error = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
     assert!(error.tokens().is_some());

@@ -57,7 +57,10 @@ async fn the_status_is_a_few_lines_for_a_person() {
     assert_eq!(left.unwrap(), Duration::from_secs(300));
     let text = status.to_string();
     let (head, tail) = text.rsplit_once('\n').unwrap();
+    let (head, by) = head.rsplit_once('\n').unwrap();
     assert_eq!(head, format!("logged in as \"work\"\n{common}\nrefreshes since the login: 1"));
+    let program = format!("(process {})", std::process::id());
+    assert!(by.starts_with("last refreshed ") && by.ends_with(&program), "{by}");
     let seconds = tail.strip_prefix("access token: ").unwrap().strip_suffix(" s left").unwrap();
     assert!(seconds.parse::<u64>().unwrap() < 300, "{tail}");
 

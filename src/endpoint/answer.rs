@@ -29,7 +29,12 @@ pub(crate) fn classify(
     if !status.is_success() {
         return Err(refusal(status, headers, body, aliases));
     }
-    TokenResponse::parse(body).map_err(|why| {
+    let response = TokenResponse::read(body).and_then(|response| match response.check() {
+        // A rotated refresh token is worth keeping, whatever came with it.
+        Err(why) if response.refresh_token.is_none() || error_code(body).is_some() => Err(why),
+        _ => Ok(response),
+    });
+    response.map_err(|why| {
         // Some servers say no with a 200.
         match error_code(body) {
             Some(_) => refusal(status, headers, body, aliases),

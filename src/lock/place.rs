@@ -66,6 +66,40 @@ impl Place {
         Ok(self.directory()?.join(name))
     }
 
+    /// As [`file`](Self::file), where its directory is there already; `None` where it isn't.
+    pub(crate) fn file_if_any(&self, kind: &str) -> Result<Option<PathBuf>, StoreError> {
+        let directory = self.directory()?;
+        if !directory.exists() {
+            return Ok(None);
+        }
+        if !matches!(self.directory, Directory::OfRecord(_)) {
+            check(&directory)?;
+        }
+        self.path(kind).map(Some)
+    }
+
+    /// The paths of this record's files of these kinds, `NAME.….KIND`.
+    pub(crate) fn all(&self, kinds: &[&str]) -> Vec<PathBuf> {
+        let Ok(entries) = self.directory().and_then(|directory| {
+            std::fs::read_dir(&directory).map_err(|error| {
+                self.failed(format!("could not read {}", directory.display())).with_source(error)
+            })
+        }) else {
+            return Vec::new();
+        };
+        let is_ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let rest = name.strip_prefix(self.name.as_encoded_bytes());
+            rest.and_then(|rest| rest.strip_prefix(b".")).is_some_and(|rest| {
+                kinds.iter().any(|kind| {
+                    let hash = rest.strip_suffix(kind.as_bytes());
+                    hash.is_some_and(|hash| hash.len() > 1 && hash.ends_with(b"."))
+                })
+            })
+        };
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_ours).collect()
+    }
+
     /// `message`, with what to do next.
     pub(crate) fn failed(&self, message: String) -> StoreError {
         StoreError::unavailable(match self.directory {
@@ -101,7 +135,11 @@ pub(crate) fn digest(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+    hex(&hash.finalize())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         // Writing to a String can't fail.
         let _ = write!(hex, "{byte:02x}");
         hex

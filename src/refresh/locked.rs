@@ -12,8 +12,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
+use crate::event::LogoutReason;
 use crate::lock::Held;
-use crate::refresh::mark::Mark;
 use crate::refresh::{client, within};
 use crate::session::{Core, Entered, step};
 use crate::store::{Before, Kept, LateWrite, StoreError};
@@ -22,13 +22,25 @@ use crate::token::{LoginId, Tokens};
 /// What only one transaction at a time may touch: a refresh, a login or a logout.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    pub(crate) mark: Mark,
+    /// The tokens (by epoch and generation) whose refresh token the server has refused for good,
+    /// where that could not be noted.
+    refused: Option<((u64, u64), LogoutReason)>,
     http: Option<reqwest::Client>,
     /// How often in a row a refresh of these tokens was refused without a readable reason.
     unreadable: Option<((u64, u64), u32)>,
 }
 
 impl Gate {
+    /// The server has refused the refresh token of `tokens` for good.
+    pub(crate) fn refuse(&mut self, tokens: &Tokens, reason: LogoutReason) {
+        self.refused = Some(((tokens.epoch, tokens.generation), reason));
+    }
+
+    pub(crate) fn refused(&self, tokens: &Tokens) -> Option<LogoutReason> {
+        let of = (tokens.epoch, tokens.generation);
+        self.refused.filter(|(refused, _)| *refused == of).map(|(_, reason)| reason)
+    }
+
     /// How many refreshes of these tokens in a row, this one included, were refused without a
     /// readable reason.
     pub(crate) fn unreadable(&mut self, tokens: &Tokens, outcome: Outcome) -> u32 {
@@ -51,6 +63,8 @@ pub(crate) struct Locked {
     /// While this is set, the end of the program waits.
     entered: Option<Entered>,
     late: Option<(LateWrite, Undo)>,
+    /// The new tokens that are being stored.
+    tokens: Option<Arc<Tokens>>,
     /// What logouts had left to do was tried under these locks.
     pub(crate) settled: bool,
 }
@@ -73,7 +87,14 @@ impl Locked {
         let gate = within(limit, Arc::clone(&core.gate).lock_owned()).await;
         let gate = gate.ok_or_else(|| core.trouble().unwrap_or_else(Error::busy))?;
         let process = core.lock.acquire(limit).await?;
-        Ok(Self { gate, _process: process, entered: None, late: None, settled: false })
+        Ok(Self {
+            gate,
+            _process: process,
+            entered: None,
+            late: None,
+            tokens: None,
+            settled: false,
+        })
     }
 
     /// From here on until the locks are left, the end of the program waits.
@@ -105,12 +126,12 @@ impl Locked {
     }
 
     /// Writes to the store. The locks stay held until the call returns, however late that is.
-    pub(crate) async fn write(
+    pub(crate) async fn write<T: Send + 'static>(
         &mut self,
         core: &Core,
         undo: Undo,
-        call: impl FnOnce(&Kept) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<(), Error> {
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
         core.store.write(call).await.map_err(|(error, late)| {
             if let Some(late) = late {
                 core.set_trouble(Some(error.clone()));
@@ -118,6 +139,20 @@ impl Locked {
             }
             error
         })
+    }
+
+    /// # Errors
+    /// A write to the store goes on that was given up: another one would have to wait for it.
+    pub(crate) fn is_free(&self, core: &Core) -> Result<(), Error> {
+        match &self.late {
+            Some(_) => Err(core.trouble().unwrap_or_else(Error::busy)),
+            None => Ok(()),
+        }
+    }
+
+    /// The new tokens that are about to be stored.
+    pub(crate) fn brings(&mut self, tokens: &Arc<Tokens>) {
+        self.tokens = Some(Arc::clone(tokens));
     }
 
     /// Settles what came up meanwhile, and unlocks.
@@ -146,9 +181,16 @@ impl Locked {
             let goes_on = Arc::clone(&core);
             // Where no thread can be had, the session is closing.
             let _ = core.thread.spawn(async move {
-                if late.landed().await
-                    && let Undo::Restore { login, before } = undo
-                {
+                let landed = late.landed().await;
+                // Look again: much may have happened since it was begun.
+                if let Some(tokens) = self.tokens.clone() {
+                    let login = tokens.login.clone();
+                    let is_out = goes_on.store.beside(move |kept| kept.is_out(&login)).await;
+                    if is_out.unwrap_or(false) {
+                        goes_on.logged_out_elsewhere(&tokens);
+                    }
+                }
+                if landed && let Undo::Restore { login, before } = undo {
                     let restore = move |store: &Kept| store.restore(&before);
                     if self.write(&goes_on, Undo::Nothing, restore).await.is_err() {
                         goes_on.never_began(login);

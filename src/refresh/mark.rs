@@ -1,52 +1,69 @@
-//! What is noted before a refresh token is sent, and stays while its answer is missing.
+//! What is noted before a refresh token is sent, and counts until newer tokens are durable.
 //!
-//! Kept in memory: it lets the next transaction of this process tell a rotation whose answer was
-//! lost ([`RotationLost`](crate::LogoutReason::RotationLost)) from a revocation, and keeps it
-//! from asking twice what the server has answered for good.
+//! It lets the next transaction, of whatever program, tell a rotation whose answer was lost
+//! ([`RotationLost`](crate::LogoutReason::RotationLost)) from a revocation.
 
-use crate::token::Tokens;
+use std::time::SystemTime;
 
-#[derive(Debug, Default)]
-pub(crate) enum Mark {
-    #[default]
-    Nothing,
-    /// The refresh token of these tokens was sent, and may be spent.
-    Unanswered(Which),
-    /// The server has refused it for good.
-    Refused(Which, bool),
-}
+use serde::{Deserialize, Serialize};
 
-type Which = (u64, u64);
+use crate::store::{Brief, Notes, StoreError, millis};
 
-fn which(tokens: &Tokens) -> Which {
-    (tokens.epoch, tokens.generation)
+/// A refresh token that was about to be sent, and may be spent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Mark {
+    version: u32,
+    /// Whose it is, as a hash.
+    login: String,
+    generation: u64,
+    /// The refresh token's SHA-256.
+    token: String,
+    /// When it was sent first, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// By which program.
+    pub(crate) by: String,
 }
 
 impl Mark {
-    /// Notes that the refresh token of `tokens` is about to be sent. `true` if it had been sent
-    /// before and never answered.
-    pub(crate) fn set(&mut self, tokens: &Tokens) -> bool {
-        let before = matches!(self, Self::Unanswered(sent) if *sent == which(tokens));
-        *self = Self::Unanswered(which(tokens));
-        before
+    /// The mark that stands for the refresh token of `brief`: it was sent, and no answer is known.
+    /// One that can't be read may be that.
+    pub(crate) fn of(notes: &Notes, brief: &Brief) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = notes.read(KIND)? else {
+            return Ok(None);
+        };
+        let mark = serde_json::from_slice(&bytes).unwrap_or_else(|_| Self::new(brief, ""));
+        let stands = mark.login == brief.login.hash()
+            && mark.generation == brief.generation
+            && Some(&mark.token) == brief.refresh.as_ref();
+        Ok(stands.then_some(mark))
     }
 
-    /// The answer is known: nothing is open.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::Nothing;
+    /// Notes that the refresh token of `brief` is about to be sent. Durable on return.
+    pub(crate) fn set(notes: &Notes, brief: &Brief, by: &str) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(&Self::new(brief, by)).unwrap_or_default();
+        notes.write(KIND, &bytes)
     }
 
-    /// The server has refused the refresh token of `tokens`, which it may have spent itself.
-    pub(crate) fn refuse(&mut self, tokens: &Tokens, maybe_spent: bool) {
-        *self = Self::Refused(which(tokens), maybe_spent);
+    /// It was not spent after all.
+    pub(crate) fn clear(notes: &Notes) -> Result<(), StoreError> {
+        notes.remove(KIND)
     }
 
-    /// Whether the refresh token of `tokens` was refused for good, and if so, whether the server
-    /// may have spent it.
-    pub(crate) fn refused(&self, tokens: &Tokens) -> Option<bool> {
-        match self {
-            Self::Refused(refused, maybe_spent) if *refused == which(tokens) => Some(*maybe_spent),
-            _ => None,
+    /// Newer tokens are durable: it means nothing any more.
+    pub(crate) fn discard(notes: &Notes) {
+        notes.discard(KIND);
+    }
+
+    fn new(brief: &Brief, by: &str) -> Self {
+        Self {
+            version: 1,
+            login: brief.login.hash(),
+            generation: brief.generation,
+            token: brief.refresh.clone().unwrap_or_default(),
+            at: millis(SystemTime::now()),
+            by: by.to_owned(),
         }
     }
 }
+
+const KIND: &str = "mark";

@@ -231,14 +231,24 @@ impl Storm {
         self.has_doubts.store(true, Ordering::Relaxed);
     }
 
-    /// A refresh of `tokens` failed for now. The error, with the wait until the next try.
-    pub(crate) fn failed_at(&self, now: Instant, tokens: &Tokens, error: Error) -> Error {
+    /// A refresh of `tokens` failed for now, after as many of other programs as are `known`. The
+    /// error, with the wait until the next try.
+    pub(crate) fn failed_at(
+        &self,
+        now: Instant,
+        tokens: &Tokens,
+        error: Error,
+        known: u32,
+    ) -> Error {
         let mut memory = self.memory();
         let of = (tokens.epoch, tokens.generation);
         let failures = match &memory.cooldown {
+            // It is noted already.
+            Some(cooldown) if cooldown.error.is_same(&error) => return error,
             Some(cooldown) if cooldown.of == of => cooldown.failures.saturating_add(1),
             _ => 0,
         };
+        let failures = failures.max(known);
         let backoff = jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(COOLDOWN_MAX));
         let wait = match error.retry_after() {
             // "At once" is said by servers that fail, and by a clock that is fast.
@@ -457,7 +467,7 @@ mod tests {
         let tokens = born(now);
         let mut cap = 200;
         for _ in 0..12 {
-            let error = storm.failed_at(now.mono, &tokens, Error::timed_out());
+            let error = storm.failed_at(now.mono, &tokens, Error::timed_out(), 0);
             let wait = error.retry_after().unwrap();
             assert!(wait <= Duration::from_millis(cap), "{wait:?} of {cap} ms");
             cap = (cap * 2).min(60_000);
@@ -465,7 +475,7 @@ mod tests {
         // What the server asks for is the least of it, "at once" is not believed.
         let told = |storm: &Storm, asked| {
             let error = Error::timed_out().with_retry_after(Some(asked));
-            storm.failed_at(now.mono, &tokens, error).retry_after().unwrap()
+            storm.failed_at(now.mono, &tokens, error, 0).retry_after().unwrap()
         };
         assert_eq!(told(&self::storm(), Duration::ZERO), Duration::from_millis(200));
         storm.calm();
@@ -513,7 +523,7 @@ mod tests {
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
         storm.accepted(&alive, place("/good"));
         storm.refused_at(now.mono, &born(now), place("/a"));
-        storm.failed_at(now.mono, &alive, Error::timed_out().with_retry_after(Some(SECOND)));
+        storm.failed_at(now.mono, &alive, Error::timed_out().with_retry_after(Some(SECOND)), 0);
         (0..5).for_each(|_| storm.refreshed_at(now.mono, &alive, Some(place("/a"))));
         storm.forget();
         assert_eq!(storm.withheld_at(now.mono, &alive, Some(place("/a"))), None);
@@ -544,7 +554,7 @@ mod tests {
         let mut response = TokenResponse::new("a");
         response.expires_in = lifetime;
         let login = LoginId("l".into());
-        let identity = Identity { login, epoch: 0, generation: 1, birth };
+        let identity = Identity { login, epoch: 0, generation: 1, birth, key: None };
         Tokens::received(&response, None, identity, now)
     }
 

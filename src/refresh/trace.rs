@@ -1,78 +1,150 @@
 //! What is known of a session without its secrets, also where the store is of no help: whether
-//! somebody is logged in.
+//! somebody is logged in, and that a refresh has just failed.
 //!
 //! A keychain whose file was lost or is not mounted says "no such entry", just as after a logout.
-//! The trace tells the two apart.
+//! The trace tells the two apart. And where the token endpoint fails, the programs that share the
+//! session wait together, not one after the other.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::lock::Place;
-use crate::store::{StoreError, durable};
+use crate::store::{Brief, Notes, StoreError, from_millis, millis};
 
-/// The trace of one session; its file lies in the session's [`Place`].
-#[derive(Clone, Debug)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Trace {
-    place: Place,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Content {
     version: u32,
     logged_in: bool,
+    /// Whose it is, as a hash.
+    #[serde(default)]
+    login: String,
+    #[serde(default)]
+    failure: Option<Failure>,
+}
+
+/// A refresh that failed for now.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Failure {
+    generation: u64,
+    /// How many failed in a row.
+    pub(crate) count: u32,
+    /// Milliseconds since 1970.
+    at: u64,
+    until: u64,
+    /// By which program.
+    pub(crate) by: String,
 }
 
 impl Trace {
-    pub(crate) fn new(place: Place) -> Self {
-        Self { place }
-    }
-
     /// Whether somebody is logged in, as far as the trace knows. One that can't be read knows of
     /// nobody: that there was a login can't be told, and that there was none neither.
-    pub(crate) fn says_logged_in(&self) -> Result<bool, StoreError> {
-        let path = self.place.file(KIND)?;
-        match fs::read(&path) {
-            Ok(bytes) => {
-                Ok(serde_json::from_slice(&bytes).is_ok_and(|trace: Content| trace.logged_in))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.failed("read", &path, error)),
-        }
-    }
-
-    /// Whether a login could be noted.
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let path = self.place.file(KIND)?;
-        durable::probe(&path).map_err(|error| self.failed("write", &path, error))
+    pub(crate) fn says_logged_in(notes: &Notes) -> Result<bool, StoreError> {
+        Ok(Self::read(notes)?.logged_in)
     }
 
     /// Notes that somebody is logged in. Durable on return.
-    pub(crate) fn note_login(&self) -> Result<(), StoreError> {
-        if self.says_logged_in().is_ok_and(|noted| noted) {
+    pub(crate) fn note_login(notes: &Notes, login: &str) -> Result<(), StoreError> {
+        let noted = Self::read(notes).is_ok_and(|trace| trace.logged_in && trace.login == login);
+        if noted {
             return Ok(());
         }
-        let path = self.place.file(KIND)?;
-        let content = Content { version: VERSION, logged_in: true };
-        serde_json::to_vec(&content)
-            .map_err(io::Error::other)
-            .and_then(|bytes| durable::replace(&path, &bytes))
-            .map_err(|error| self.failed("write", &path, error))
+        Self { version: 1, logged_in: true, login: login.to_owned(), failure: None }.write(notes)
     }
 
     /// Notes that nobody is. Needs no room on the disk, and no trust in the directory. Durable on
     /// return.
-    pub(crate) fn note_logout(&self) -> Result<(), StoreError> {
-        let path = self.place.path(KIND)?;
-        durable::remove(&path).map_err(|error| self.failed("remove", &path, error))
+    pub(crate) fn note_logout(notes: &Notes) -> Result<(), StoreError> {
+        notes.remove(KIND)
     }
 
-    fn failed(&self, what: &str, path: &Path, error: io::Error) -> StoreError {
-        self.place.failed(format!("could not {what} {}", path.display())).with_source(error)
+    /// Notes that a refresh of the tokens of `brief` failed, and that none is tried for `wait`.
+    pub(crate) fn note_failure(
+        notes: &Notes,
+        brief: &Brief,
+        wait: Duration,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        let before = Self::failure_of(notes, brief)?;
+        let now = SystemTime::now();
+        let failure = Failure {
+            generation: brief.generation,
+            count: before.map_or(1, |before| before.count.saturating_add(1)),
+            at: millis(now),
+            until: millis(now + wait),
+            by: by.to_owned(),
+        };
+        let login = brief.login.hash();
+        Self { version: 1, logged_in: true, login, failure: Some(failure) }.write(notes)
+    }
+
+    /// The last refresh of the tokens of `brief`, where it failed.
+    pub(crate) fn failure_of(notes: &Notes, brief: &Brief) -> Result<Option<Failure>, StoreError> {
+        let trace = Self::read(notes)?;
+        let of = |failure: &Failure| failure.generation == brief.generation;
+        Ok(trace.failure.filter(of).filter(|_| trace.login == brief.login.hash()))
+    }
+
+    fn read(notes: &Notes) -> Result<Self, StoreError> {
+        let bytes = notes.read(KIND)?.unwrap_or_default();
+        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    fn write(&self, notes: &Notes) -> Result<(), StoreError> {
+        notes.write(KIND, &serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Whether it could be written now.
+    pub(crate) fn check(notes: &Notes) -> Result<(), StoreError> {
+        notes.probe(KIND)
+    }
+}
+
+impl Failure {
+    /// How much longer nobody tries again; `None` if somebody may by now. Who has `asked` before
+    /// it failed gets its failure, however soon the next try may be: otherwise all who had to wait
+    /// for it would fail one after the other.
+    pub(crate) fn holds(&self, asked: SystemTime, now: SystemTime) -> Option<Duration> {
+        let (at, until) = (from_millis(self.at), from_millis(self.until));
+        if at > now || until > now + LONGEST {
+            // The clock was set back since.
+            return None;
+        }
+        let left = until.duration_since(now).unwrap_or_default();
+        (!left.is_zero() || at >= asked).then_some(left)
+    }
+
+    pub(crate) fn at(&self) -> SystemTime {
+        from_millis(self.at)
     }
 }
 
 const KIND: &str = "trace";
-const VERSION: u32 = 1;
+
+/// What a server can ask for at most.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_holds_until_its_end_and_for_those_who_asked_before() {
+        let start = from_millis(1_000_000);
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let failure = |until| Failure {
+            generation: 0,
+            count: 1,
+            at: millis(at(10)),
+            until: millis(until),
+            by: String::new(),
+        };
+        let seconds = |n| Some(Duration::from_secs(n));
+        // Asked after it, and while it was under way.
+        assert_eq!(failure(at(14)).holds(at(11), at(12)), seconds(2));
+        assert_eq!(failure(at(14)).holds(at(14), at(14)), None);
+        assert_eq!(failure(at(14)).holds(at(9), at(20)), seconds(0));
+        // A clock that was set back, and a wait that no server can ask for.
+        assert_eq!(failure(at(14)).holds(at(5), at(9)), None);
+        assert_eq!(failure(at(4000)).holds(at(9), at(12)), None);
+    }
+}

@@ -15,13 +15,13 @@ use crate::error::Error;
 use crate::event::{self, LogoutReason};
 use crate::lock::{Place, ProcessLock};
 use crate::origin::Origin;
-use crate::refresh::{Journal, LOCK_WAIT, SingleFlight, Storm, Trace};
+use crate::refresh::{LOCK_WAIT, SingleFlight, Storm};
 use crate::session::core::{OnLogout, TokenClient, Unauthorized};
 use crate::session::logout::Farewells;
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
 use crate::session::{Core, Counters, Handle, Session};
-use crate::store::{Kept, Pin, StoreThread, TokenStore};
+use crate::store::{Kept, Notes, Pin, Shared, StoreThread, TokenStore};
 
 /// Sets up a [`Session`], from [`Session::builder`].
 #[must_use = "a builder does nothing until it is built"]
@@ -194,8 +194,11 @@ impl SessionBuilder {
             Some(store) => store,
             None => default_store(&self.service, &self.account)?,
         };
-        let place = Place::of(store.shared(), self.state_dir);
-        let trace = place.clone().filter(|_| store.may_lose()).map(Trace::new);
+        let shared = store.shared();
+        // A record in a file is as durable as a journal beside it.
+        let journaled = matches!(shared, Shared::Named(_));
+        let place = Place::of(shared, self.state_dir);
+        let notes = Notes::new(place.clone());
         let lock = ProcessLock::new(place, self.lock_wait, store.describe());
         let core = Core {
             service: self.service,
@@ -208,12 +211,11 @@ impl SessionBuilder {
             unauthorized: self.unauthorized,
             pin: Pin(self.endpoint.id()),
             endpoint: self.endpoint,
-            store: StoreThread::new(Kept::new(store, trace)),
+            store: StoreThread::new(Kept::new(store, notes, journaled)),
             state: State::new(),
             thread: SessionThread::new(),
             gate: Arc::default(),
             lock,
-            journal: Journal,
             refreshing: SingleFlight::new(),
             reading: SingleFlight::new(),
             events: event::channel(),

@@ -15,9 +15,7 @@ use crate::error::Error;
 use crate::event::{Event, LogoutReason};
 use crate::lock::ProcessLock;
 use crate::origin::Origin;
-use crate::refresh::{
-    Gate, Joined, Journal, Landing, Place, Refreshed, SingleFlight, Storm, transaction,
-};
+use crate::refresh::{Gate, Joined, Landing, Place, Refreshed, SingleFlight, Storm, transaction};
 use crate::session::Counters;
 use crate::session::logout::Farewells;
 use crate::session::state::{Phase, State};
@@ -41,7 +39,6 @@ pub(crate) struct Core {
     pub(crate) thread: SessionThread,
     pub(crate) gate: Arc<tokio::sync::Mutex<Gate>>,
     pub(crate) lock: ProcessLock,
-    pub(crate) journal: Journal,
     pub(crate) storm: Storm,
     pub(crate) refreshing: SingleFlight<Arc<Tokens>>,
     pub(crate) reading: SingleFlight<()>,
@@ -290,7 +287,7 @@ impl Core {
             Err(error) => {
                 let current = self.tokens_of(refused.epoch).ok();
                 let failed = current.as_deref().unwrap_or(refused);
-                let error = self.storm.failed_at(now, failed, error);
+                let error = self.storm.failed_at(now, failed, error, 0);
                 self.emit(Event::RefreshFailed(error.clone()));
                 Err(error)
             }

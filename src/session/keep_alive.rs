@@ -102,7 +102,7 @@ mod tests {
 
     fn tokens(response: &TokenResponse, now: Moment) -> Tokens {
         let login = LoginId("login".to_owned());
-        let identity = Identity { login, epoch: 1, generation: 0, birth: Birth::Login };
+        let identity = Identity { login, epoch: 1, generation: 0, birth: Birth::Login, key: None };
         Tokens::received(response, None, identity, now)
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{LOCK_WAIT, Locked, Undo};
+use crate::refresh::{JournalKey, LOCK_WAIT, Locked, Undo};
 use crate::session::Core;
 use crate::store::{Before, Kept, Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
@@ -59,12 +59,15 @@ impl Core {
     ) -> Result<(), Error> {
         locked.enter(self)?;
         let before = Arc::new(self.replaceable_record(locked).await?);
+        let key = JournalKey::random()
+            .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         loop {
             let identity = Identity {
                 login: login.clone(),
                 epoch: self.state.epoch() + 1,
                 generation: 0,
                 birth: Birth::Login,
+                key: Some(key.clone()),
             };
             let tokens = Arc::new(Tokens::received(response, None, identity, received));
             if self.logouts.load(Ordering::SeqCst) == logouts {
@@ -82,6 +85,12 @@ impl Core {
             self.storm.forget();
             if self.state.log_in(tokens, LogoutReason::Requested).is_ok() {
                 self.begin(epoch, LogoutReason::Requested);
+                // The next login tries it again.
+                let sweep = |kept: &Kept| {
+                    kept.sweep();
+                    Ok(())
+                };
+                let _ = self.store.beside(sweep).await;
                 return Ok(());
             }
         }

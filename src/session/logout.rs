@@ -95,15 +95,48 @@ impl Core {
         settled: u64,
         _entered: Option<Entered>,
     ) -> Result<Revocation, Error> {
+        // First: from here on the login is over for every program, whatever comes next.
+        let noted = match self.note_logouts().await {
+            Err(error) if self.is_unlocked_after(&error).await => self.note_logouts().await,
+            noted => noted,
+        };
         let result = match self.try_to_settle().await {
             Err(error) if self.is_unlocked_after(&error).await => self.try_to_settle().await,
             result => result,
         };
         match result {
+            Ok(Some(Revocation::Pending)) => noted.map(|()| Revocation::Pending),
             // Somebody has settled it in our place.
             Ok(None) if self.farewells().settled != settled => Ok(self.farewells().last),
             result => result.map(Option::unwrap_or_default),
         }
+    }
+
+    /// Notes for all programs which logins are over. That waits for nobody but the store, and for
+    /// that only where it was not known whose record it holds.
+    async fn note_logouts(&self) -> Result<(), Error> {
+        let due: Vec<_> = (self.farewells().due.iter())
+            .filter(|farewell| farewell.revoke)
+            .map(|farewell| farewell.over.clone())
+            .collect();
+        for over in due {
+            let login = match &over {
+                Over::Login(login, _) => Some(login.clone()),
+                Over::AllUntil(_) => self.login_over_by(&over).await?,
+                Over::Nobody => None,
+            };
+            if let Some(login) = login {
+                self.store.beside(move |kept| kept.note_out(&login)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn login_over_by(&self, over: &Over) -> Result<Option<LoginId>, Error> {
+        let record = self.store.read(Kept::load_to_clear).await?;
+        let tokens = record
+            .and_then(|record| record.read(&self.pin, self.state.epoch(), Moment::now()).ok());
+        Ok(tokens.filter(|tokens| over.covers(tokens)).map(|tokens| tokens.login))
     }
 
     async fn try_to_settle(self: &Arc<Self>) -> Result<Option<Revocation>, Error> {
@@ -141,10 +174,26 @@ impl Core {
         due.for_each(|farewell| farewell.bring(tokens));
     }
 
+    /// The user has logged out in another program, and these are that login's newest tokens: to be
+    /// revoked with the locks that are held, should that program not have come to it.
+    pub(crate) fn logged_out_elsewhere(&self, tokens: &Tokens) {
+        let elsewhere = LogoutReason::LoggedOutElsewhere;
+        {
+            let mut farewells = self.farewells();
+            let covers = |farewell: &Farewell| farewell.over.covers(tokens) && farewell.revoke;
+            if !farewells.due.iter().any(covers) {
+                farewells.due.push(Farewell::of(Over::login(&tokens.login), true));
+            }
+        }
+        self.came_too_late(tokens);
+        self.end(tokens.epoch, elsewhere);
+        self.refreshing.abandon_before(tokens.epoch + 1, Error::logged_out(Some(elsewhere)));
+    }
+
     /// A login that was logged out before it began, and whose tokens were given back: it leaves
     /// the store, no more.
     pub(crate) fn never_began(&self, login: LoginId) {
-        self.farewells().due.push(Farewell::of(Over::Login(login), false));
+        self.farewells().due.push(Farewell::of(Over::login(&login), false));
     }
 
     /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
@@ -193,7 +242,7 @@ impl Core {
             }
             Ok(tokens) => {
                 // One that names the login knows best what is to become of it.
-                let named = |farewell: &Farewell| matches!(farewell.over, Over::Login(_));
+                let named = |farewell: &Farewell| matches!(farewell.over, Over::Login(..));
                 let mut covering: Vec<_> =
                     due.iter_mut().filter(|farewell| farewell.over.covers(&tokens)).collect();
                 covering.sort_by_key(|farewell| !named(farewell));
@@ -203,7 +252,7 @@ impl Core {
                 farewell.bring(&tokens);
                 if let Over::AllUntil(_) = farewell.over {
                     // Now it is known which session there was to end.
-                    farewell.over = Over::Login(tokens.login.clone());
+                    farewell.over = Over::login(&tokens.login);
                     self.state.name_over(&tokens.login);
                     self.tell_logout(LogoutReason::Requested);
                 }

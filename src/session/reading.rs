@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::Joined;
+use crate::refresh::{Joined, JournalKey};
 use crate::session::Core;
 use crate::session::state::Phase;
-use crate::store::{Kept, Record, StoreError, Unreadable};
-use crate::token::{Birth, Moment};
+use crate::store::{Kept, Loaded, Record, StoreError, Unreadable};
+use crate::token::{Birth, Moment, Tokens};
 
 impl Core {
     /// Makes sure that it is known whether somebody is logged in.
@@ -86,25 +86,58 @@ impl Core {
                         }
                         _ => core.read_store(core.store.read(Kept::load)).await,
                     };
-                    landing.land(result);
+                    landing.land(result.map(|_| ()));
                 });
             },
         )
     }
 
-    /// Reads the store and takes in what is newer. On the session's thread, under the locks.
-    pub(crate) async fn read_store_locked(self: &Arc<Self>) -> Result<(), Error> {
-        self.read_store(self.store.read(Kept::load)).await
+    /// Reads the store and takes in what is newer. On the session's thread, under the locks: a
+    /// logout that somebody left half done is settled with them.
+    pub(crate) async fn read_store_locked(self: &Arc<Self>) -> Result<Stored, Error> {
+        let (stored, out) = self.read_store(self.store.read(Kept::load)).await?;
+        if let Some(tokens) = out {
+            self.logged_out_elsewhere(&tokens);
+        }
+        Ok(stored)
     }
 
     async fn read_store(
         &self,
-        record: impl Future<Output = Result<Option<Record>, Error>>,
-    ) -> Result<(), Error> {
+        loaded: impl Future<Output = Result<Loaded, Error>>,
+    ) -> Result<(Stored, Option<Tokens>), Error> {
         let from = self.state.epoch();
         *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let record = record.await?;
-        self.take_in(from, record)
+        let loaded = loaded.await?;
+        if self.state.epoch() != from {
+            // A login or a logout came meanwhile: what was read is older than that.
+            return Ok((Stored::default(), None));
+        }
+        match loaded {
+            Loaded::Login { record, ahead } => {
+                let tokens = self.read_record(&record, from)?;
+                let key = tokens.key.clone();
+                self.take_in(from, tokens);
+                Ok((Stored { ahead, key, refused: None }, None))
+            }
+            Loaded::Nobody => {
+                self.nobody(from, None);
+                Ok((Stored::default(), None))
+            }
+            Loaded::Out(record) => {
+                self.nobody(from, None);
+                // One that can't be read has nothing to revoke.
+                Ok((Stored::default(), self.read_record(&record, from).ok()))
+            }
+            Loaded::Refused(reason) => {
+                self.nobody(from, Some(reason));
+                Ok((Stored { refused: Some(reason), ..Stored::default() }, None))
+            }
+        }
+    }
+
+    fn read_record(&self, record: &Record, epoch: u64) -> Result<Tokens, Error> {
+        record.read(&self.pin, epoch, Moment::now()).map_err(|why| self.unreadable(why))
     }
 
     /// Whether what failed with `error` is worth another try, since a person has unlocked the
@@ -113,33 +146,29 @@ impl Core {
         error.store_error().is_some_and(StoreError::is_no_answer) && self.store.is_unlocked().await
     }
 
-    fn take_in(&self, from: u64, record: Option<Record>) -> Result<(), Error> {
-        let snapshot = self.state.now();
-        if snapshot.epoch != from {
-            // A login or a logout came meanwhile: what was read is older than that.
-            return Ok(());
+    /// Nobody is logged in any more, by the store; because of `why`, where that is noted.
+    fn nobody(&self, from: u64, why: Option<LogoutReason>) {
+        let reason = why.unwrap_or(LogoutReason::LoggedOutElsewhere);
+        if self.state.tokens().is_some() {
+            self.end(from, reason);
+            self.refreshing.abandon_before(from + 1, Error::logged_out(Some(reason)));
         }
+        let _ = self.state.loaded(from, Err(why));
+    }
+
+    fn take_in(&self, from: u64, mut tokens: Tokens) {
         let elsewhere = LogoutReason::LoggedOutElsewhere;
-        let Some(record) = record else {
-            if let Phase::LoggedIn(_) = snapshot.phase {
-                self.end(from, elsewhere);
-                self.refreshing.abandon_before(from + 1, Error::logged_out(Some(elsewhere)));
-            }
-            let _ = self.state.loaded(from, None);
-            return Ok(());
-        };
-        let now = Moment::now();
-        let mut tokens = (record.read(&self.pin, from, now)).map_err(|why| self.unreadable(why))?;
+        let snapshot = self.state.now();
         if self.unborn().contains(&tokens.login) {
             // Our own, which says itself when it begins.
-            return Ok(());
+            return;
         }
         match &snapshot.phase {
             Phase::Unknown => {
                 if tokens.birth == Birth::Refresh {
                     tokens.birth = Birth::Loaded;
                 }
-                let _ = self.state.loaded(from, Some(Arc::new(tokens)));
+                let _ = self.state.loaded(from, Ok(Arc::new(tokens)));
             }
             Phase::LoggedIn(current) if current.login == tokens.login => {
                 let _ = self.state.advance(from, &Arc::new(tokens));
@@ -157,7 +186,6 @@ impl Core {
                 }
             }
         }
-        Ok(())
     }
 
     pub(crate) fn unreadable(&self, why: Unreadable) -> Error {
@@ -178,6 +206,18 @@ impl Core {
             )),
         }
     }
+}
+
+/// What a transaction has to know of what the store said.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Stored {
+    /// The journal is newer than the store.
+    pub(crate) ahead: bool,
+    /// The record's key for the journal.
+    pub(crate) key: Option<JournalKey>,
+    /// The record is there, and the server has refused its refresh token for good.
+    pub(crate) refused: Option<LogoutReason>,
 }
 
 /// Often enough to see another program's login at once; seldom enough to cost nothing in a loop.

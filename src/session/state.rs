@@ -48,17 +48,23 @@ pub(crate) enum Phase {
 pub(crate) enum Over {
     /// There was none.
     Nobody,
-    /// The login that ended.
-    Login(LoginId),
+    /// The login that ended, up to this generation: where the server refused its refresh token,
+    /// newer ones may turn up.
+    Login(LoginId, u64),
     /// Whoever it was: nobody could read the record when the user logged out.
     AllUntil(SystemTime),
 }
 
 impl Over {
+    /// All of it.
+    pub(crate) fn login(login: &LoginId) -> Self {
+        Self::Login(login.clone(), u64::MAX)
+    }
+
     pub(crate) fn covers(&self, tokens: &Tokens) -> bool {
         match self {
             Self::Nobody => false,
-            Self::Login(login) => *login == tokens.login,
+            Self::Login(login, until) => *login == tokens.login && tokens.generation <= *until,
             // Received in the future: the clock was set back since.
             Self::AllUntil(end) => tokens.received_at <= *end || tokens.received.is_none(),
         }
@@ -119,14 +125,22 @@ impl State {
         })
     }
 
-    /// What the first reading of the store brought. The epoch stays: nothing has happened.
-    pub(crate) fn loaded(&self, from: u64, tokens: Option<Arc<Tokens>>) -> Result<(), Ended> {
+    /// What the first reading of the store brought: tokens, or none, and maybe why. The epoch
+    /// stays: nothing has happened.
+    pub(crate) fn loaded(
+        &self,
+        from: u64,
+        tokens: Result<Arc<Tokens>, Option<LogoutReason>>,
+    ) -> Result<(), Ended> {
         self.change(|now| {
             if now.epoch != from || !matches!(now.phase, Phase::Unknown) {
                 return Err(Ended);
             }
-            let phase = tokens.map_or(Phase::LoggedOut(Over::Nobody), Phase::LoggedIn);
-            Ok((Snapshot { epoch: from, phase, ended: None }, ()))
+            let (phase, ended) = match tokens {
+                Ok(tokens) => (Phase::LoggedIn(tokens), None),
+                Err(why) => (Phase::LoggedOut(Over::Nobody), why),
+            };
+            Ok((Snapshot { epoch: from, phase, ended }, ()))
         })
     }
 
@@ -148,7 +162,13 @@ impl State {
     pub(crate) fn end(&self, epoch: u64, reason: LogoutReason) -> Result<(), Ended> {
         self.change(|now| match &now.phase {
             Phase::LoggedIn(tokens) if now.epoch == epoch => {
-                let phase = Phase::LoggedOut(Over::Login(tokens.login.clone()));
+                let until = match reason {
+                    LogoutReason::Requested | LogoutReason::LoggedOutElsewhere => u64::MAX,
+                    LogoutReason::Revoked
+                    | LogoutReason::RotationLost
+                    | LogoutReason::RefreshTokenExpired => tokens.generation,
+                };
+                let phase = Phase::LoggedOut(Over::Login(tokens.login.clone(), until));
                 Ok((Snapshot { epoch: epoch + 1, phase, ended: Some(reason) }, ()))
             }
             _ => Err(Ended),
@@ -161,7 +181,7 @@ impl State {
             let requested = Some(LogoutReason::Requested);
             let (over, tokens, ended) = match &now.phase {
                 Phase::LoggedIn(tokens) => {
-                    (Over::Login(tokens.login.clone()), Some(Arc::clone(tokens)), requested)
+                    (Over::login(&tokens.login), Some(Arc::clone(tokens)), requested)
                 }
                 Phase::Unknown => (Over::AllUntil(at), None, requested),
                 Phase::LoggedOut(over) => (over.clone(), None, now.ended),
@@ -177,7 +197,7 @@ impl State {
     pub(crate) fn name_over(&self, login: &LoginId) {
         let _ = self.change(|now| match &now.phase {
             Phase::LoggedOut(Over::AllUntil(_)) => {
-                let phase = Phase::LoggedOut(Over::Login(login.clone()));
+                let phase = Phase::LoggedOut(Over::login(login));
                 Ok((Snapshot { epoch: now.epoch, phase, ended: now.ended }, ()))
             }
             _ => Err(Ended),

@@ -1,9 +1,15 @@
 //! What a person wants to know of a session.
 
+use std::error::Error as _;
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::error::Error;
 use crate::event::LogoutReason;
+use crate::refresh::Failure;
+use crate::store::{Odd, from_millis};
 
 /// How a session stands, from [`Session::status`](crate::Session::status). Holds no secret;
 /// `Display` is a few readable lines.
@@ -19,6 +25,10 @@ pub struct Status {
     pub(crate) refreshes: u64,
     pub(crate) has_refresh_token: bool,
     pub(crate) cooldown: Option<Duration>,
+    pub(crate) lock: Option<PathBuf>,
+    pub(crate) received_by: Option<Arc<str>>,
+    pub(crate) odd: Odd,
+    pub(crate) trouble: Option<Error>,
 }
 
 impl Status {
@@ -58,9 +68,85 @@ impl Status {
         self.refreshes
     }
 
-    /// How long no refresh is tried because the last one failed.
+    /// How long no refresh is tried because the last one failed, in this program or another.
     pub fn cooldown(&self) -> Option<Duration> {
         self.cooldown
+    }
+
+    /// The file by which the programs that share the session take turns. `None` where no other
+    /// program can reach the tokens.
+    pub fn lock_file(&self) -> Option<&Path> {
+        self.lock.as_deref()
+    }
+
+    /// Which program received the access token, as in `my-cli (process 123)`.
+    pub fn received_by(&self) -> Option<&str> {
+        self.received_by.as_deref()
+    }
+
+    /// Since when a refresh token was sent whose answer is not known: a program was killed, or
+    /// the network failed, in the middle of a refresh. The next refresh finds out.
+    pub fn unanswered_since(&self) -> Option<SystemTime> {
+        self.odd.unanswered.as_ref().map(|mark| from_millis(mark.at))
+    }
+
+    /// The newest tokens are in the journal beside the lock, as the store took no writes at the
+    /// time. The next refresh stores them.
+    pub fn is_journal_waiting(&self) -> bool {
+        self.odd.waiting
+    }
+
+    /// When the last refresh failed, if none has succeeded since.
+    pub fn failed_at(&self) -> Option<SystemTime> {
+        self.odd.failure.as_ref().map(Failure::at)
+    }
+
+    /// What is wrong with the store right now.
+    pub fn trouble(&self) -> Option<&Error> {
+        self.trouble.as_ref()
+    }
+}
+
+impl Status {
+    fn write_oddities(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mark) = &self.odd.unanswered {
+            let ago = ago(from_millis(mark.at));
+            write!(
+                f,
+                "\na refresh by {}, {ago}, has no answer yet: the next one finds out",
+                mark.by
+            )?;
+        }
+        if self.odd.waiting {
+            f.write_str("\nthe newest tokens wait in the journal until the store takes them")?;
+        }
+        if let Some(failure) = &self.odd.failure {
+            let (count, ago) = (failure.count, ago(failure.at()));
+            write!(
+                f,
+                "\nrefreshes that failed in a row: {count}, the last {ago} by {}",
+                failure.by
+            )?;
+        }
+        if let Some(cooldown) = self.cooldown {
+            write!(f, "\nthe next try is in {} ms at the earliest", cooldown.as_millis())?;
+        }
+        if let Some(trouble) = &self.trouble {
+            write!(f, "\n{trouble}")?;
+            let mut cause = trouble.source();
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ago(time: SystemTime) -> String {
+    match SystemTime::now().duration_since(time) {
+        Ok(age) => format!("{} s ago", age.as_secs()),
+        Err(_) => "in the future by this clock".to_owned(),
     }
 }
 
@@ -73,8 +159,15 @@ impl fmt::Display for Status {
         }
         writeln!(f, "token endpoint and client: {}", self.endpoint)?;
         write!(f, "tokens are kept in {}", self.store)?;
+        if let Some(lock) = &self.lock {
+            write!(f, "\nprograms take turns by {}", lock.display())?;
+        }
         if self.logged_in {
             write!(f, "\nrefreshes since the login: {}", self.refreshes)?;
+            if let (Some(at), Some(by)) = (self.received_at, self.received_by()) {
+                let what = if self.refreshes == 0 { "logged in" } else { "last refreshed" };
+                write!(f, "\n{what} {} by {by}", ago(at))?;
+            }
             match self.expires_at.map(|end| end.duration_since(SystemTime::now())) {
                 Some(Ok(left)) => write!(f, "\naccess token: {} s left", left.as_secs())?,
                 Some(Err(_)) => f.write_str("\naccess token: expired")?,
@@ -84,9 +177,6 @@ impl fmt::Display for Status {
                 f.write_str("\nno refresh token: the login ends with the access token")?;
             }
         }
-        if let Some(cooldown) = self.cooldown {
-            write!(f, "\nthe last refresh failed; the next try is in {} ms", cooldown.as_millis())?;
-        }
-        Ok(())
+        self.write_oddities(f)
     }
 }

@@ -27,6 +27,15 @@ impl Core {
         }
     }
 
+    /// New tokens are safe in the journal, and not in the store: the next refresh stores them.
+    pub(crate) fn tell_kept(&self, error: &Error) {
+        let (service, account) = (&self.service, &self.account);
+        let error = error as &dyn StdError;
+        tracing::warn!(
+            target: TARGET, service, account, error, "new tokens are in the journal, not in the store"
+        );
+    }
+
     pub(crate) fn emit(&self, event: Event) {
         let (service, account) = (&self.service, &self.account);
         match &event {

@@ -20,6 +20,24 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     result
 }
 
+/// Makes sure that so many bytes can be written by [`replace_from`], whoever fills the disk.
+pub(crate) fn reserve(room: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = private().create(true).truncate(true).open(room)?;
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()
+}
+
+/// As [`replace`], in the room that [`reserve`] made beside it. Makes some where there is none.
+pub(crate) fn replace_from(room: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // In place: what is overwritten needs no new room.
+    let mut file = private().create(true).truncate(false).open(room)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(room, path).and_then(|()| sync_directory(directory_of(path)))
+}
+
 /// Whether the file at `path` could be replaced now.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
@@ -77,13 +95,17 @@ fn remove_leftovers(path: &Path) -> io::Result<()> {
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = private().create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 pub(crate) fn create_private_directory(directory: &Path) -> io::Result<()> {

@@ -1,22 +1,61 @@
-//! The store with what it may forget: where it says "no record", the trace is asked.
+//! The store, with what is noted beside it: together they say which tokens are current, and
+//! whether there still is a login.
 
 use std::sync::Arc;
 
-use crate::refresh::Trace;
-use crate::store::{Record, StoreError, TokenStore};
+use crate::event::LogoutReason;
+use crate::refresh::{Failure, Mark, Trace, ended, journal};
+use crate::store::{Brief, Notes, Record, StoreError, TokenStore};
+use crate::token::{LoginId, program};
 
-/// A session's store, and the trace of the logins in it.
+/// A session's store, and the notes of the programs that share it.
 ///
-/// For a store that never forgets, the trace is left alone: what the store says is certain.
+/// Its methods block, and run where the store's own do.
 pub(crate) struct Kept {
     store: Arc<dyn TokenStore>,
-    trace: Option<Trace>,
+    notes: Notes,
+    /// Whether answers go into the journal first: not where the store is a file as good as that.
+    journaled: bool,
+}
+
+/// What the store and the journal say together.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    Nobody,
+    Login {
+        record: Record,
+        /// It is the journal's: the store holds an older one.
+        ahead: bool,
+    },
+    /// The user has logged out, and it is only not cleared yet.
+    Out(Record),
+    /// The server has refused its refresh token for good.
+    Refused(LogoutReason),
+}
+
+/// What became of a refresh token that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marked {
+    ToBeSent,
+    /// It has been before, and no answer is known.
+    SentBefore,
+    /// It must not be: the user has logged out.
+    Out,
+}
+
+/// What became of new tokens that were to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    Saved,
+    /// The user has logged out meanwhile: they are to be revoked.
+    Out,
+    /// Somebody else's are there: of another login, or newer ones.
+    Overtaken,
 }
 
 impl Kept {
-    /// `trace` for a store that may lose its record.
-    pub(crate) fn new(store: Arc<dyn TokenStore>, trace: Option<Trace>) -> Self {
-        Self { store, trace }
+    pub(crate) fn new(store: Arc<dyn TokenStore>, notes: Notes, journaled: bool) -> Self {
+        Self { store, notes, journaled }
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -27,14 +66,34 @@ impl Kept {
         self.store.asks_a_person()
     }
 
-    /// The record. `None` only when nobody is logged in.
-    pub(crate) fn load(&self) -> Result<Option<Record>, StoreError> {
-        let record = self.store.load()?;
-        let Some(trace) = self.trace.as_ref().filter(|_| record.is_none()) else {
-            return Ok(record);
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.journaled
+    }
+
+    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
+        let Some(record) = self.load_unless_lost()? else {
+            return Ok(Loaded::Nobody);
         };
-        if !trace.says_logged_in()? {
-            return Ok(None);
+        let Some(brief) = record.brief() else {
+            // Who reads it finds out why.
+            return Ok(Loaded::Login { record, ahead: false });
+        };
+        if ended::is_out(&self.notes, &brief.login)? {
+            return Ok(Loaded::Out(self.newest(record, &brief)?.0));
+        }
+        let (record, ahead) = self.newest(record, &brief)?;
+        let brief = record.brief().unwrap_or(brief);
+        Ok(match ended::refused(&self.notes, &brief)? {
+            Some(reason) => Loaded::Refused(reason),
+            None => Loaded::Login { record, ahead },
+        })
+    }
+
+    /// The store's record. `None` only when nobody is logged in.
+    fn load_unless_lost(&self) -> Result<Option<Record>, StoreError> {
+        let record = self.store.load()?;
+        if record.is_some() || !self.store.may_lose() || !Trace::says_logged_in(&self.notes)? {
+            return Ok(record);
         }
         // Look again: another program may have logged in between the two.
         match self.store.load()? {
@@ -46,18 +105,26 @@ impl Kept {
         }
     }
 
+    /// The record or the journal's, whichever is newer.
+    fn newest(&self, record: Record, brief: &Brief) -> Result<(Record, bool), StoreError> {
+        let Some(key) = brief.key.as_ref().filter(|_| self.journaled) else {
+            return Ok((record, false));
+        };
+        Ok(match journal::newer(&self.notes, key, brief)? {
+            Some(newer) => (newer, true),
+            None => (record, false),
+        })
+    }
+
     /// What a login is going to replace.
     ///
     /// # Errors
     /// Only where nothing may be written over it now: the store can't be asked, or what is noted
     /// beside it could not be.
     pub(crate) fn load_to_replace(&self) -> Result<Before, StoreError> {
-        let was_logged_in = match &self.trace {
-            Some(trace) => {
-                trace.check()?;
-                trace.says_logged_in()?
-            }
-            None => false,
+        let was_logged_in = self.store.may_lose() && {
+            Trace::check(&self.notes)?;
+            Trace::says_logged_in(&self.notes)?
         };
         match self.store.load() {
             Ok(Some(record)) => Ok(Before::Record(record)),
@@ -70,23 +137,89 @@ impl Kept {
 
     /// What a logout is going to clear, whatever is noted beside it.
     pub(crate) fn load_to_clear(&self) -> Result<Option<Record>, StoreError> {
-        self.store.load()
+        let Some(record) = self.store.load()? else {
+            return Ok(None);
+        };
+        let newer = match record.brief() {
+            // One that can't be read doesn't keep a user from logging out.
+            Some(brief) => self.newest(record.clone(), &brief).ok(),
+            None => None,
+        };
+        Ok(Some(newer.map_or(record, |(newest, _)| newest)))
+    }
+
+    /// Notes that the refresh token of `brief` is about to be sent, and makes sure of the room for
+    /// its answer. Both are durable on return.
+    pub(crate) fn mark(&self, brief: &Brief) -> Result<Marked, StoreError> {
+        self.notes.reserve(ROOM)?;
+        let sent_before = Mark::of(&self.notes, brief)?.is_some();
+        if !sent_before {
+            Mark::set(&self.notes, brief, &program())?;
+        }
+        // Look again: another program's user may have logged out.
+        Ok(match (ended::is_out(&self.notes, &brief.login)?, sent_before) {
+            (true, _) => Marked::Out,
+            (false, true) => Marked::SentBefore,
+            (false, false) => Marked::ToBeSent,
+        })
+    }
+
+    /// It was not spent.
+    pub(crate) fn unmark(&self) -> Result<(), StoreError> {
+        Mark::clear(&self.notes)
+    }
+
+    /// Makes the answer to the refresh token of `presented` durable before it is stored, and
+    /// tells whether it is.
+    pub(crate) fn keep(&self, answer: &Record, presented: &Brief) -> Result<bool, StoreError> {
+        let Some(key) = presented.key.as_ref().filter(|_| self.journaled) else {
+            return Ok(false);
+        };
+        journal::keep(&self.notes, key, answer, presented)?;
+        Ok(true)
+    }
+
+    /// Stores new tokens, where they still are the newest of a login that goes on.
+    pub(crate) fn commit(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
+        if ended::is_out(&self.notes, &brief.login)? {
+            return Ok(Commit::Out);
+        }
+        let there = match self.store.load() {
+            Err(error) if error.is_corrupt() => None,
+            there => there?,
+        };
+        // What can't be read was readable under this lock: it is damaged.
+        if let Some(there) = there.and_then(|there| there.brief())
+            && (there.login != brief.login || there.generation > brief.generation)
+        {
+            return Ok(Commit::Overtaken);
+        }
+        self.notes.leave_room();
+        self.save(record)?;
+        Mark::discard(&self.notes);
+        // Look again: whoever logs out notes it first, and then waits for the lock.
+        Ok(if ended::is_out(&self.notes, &brief.login)? { Commit::Out } else { Commit::Saved })
     }
 
     pub(crate) fn save(&self, record: &Record) -> Result<(), StoreError> {
         self.store.save(record)?;
-        if let Some(trace) = &self.trace {
+        if self.store.may_lose()
+            && let Some(brief) = record.brief()
+        {
             // The tokens are safe, which is what was asked; the next save tries it again.
-            let _ = trace.note_login();
+            let _ = Trace::note_login(&self.notes, &brief.login.hash());
         }
         Ok(())
     }
 
+    /// Removes the record, and what was noted of its tokens.
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
         // First: a record that is gone while the trace remains looks lost.
-        let noted = self.trace.as_ref().map_or(Ok(()), Trace::note_logout);
+        let noted = Trace::note_logout(&self.notes);
         self.store.clear()?;
-        noted
+        self.notes.leave_room();
+        let removed = [noted, journal::remove(&self.notes), Mark::clear(&self.notes)];
+        removed.into_iter().collect()
     }
 
     /// Puts back what a login wrote over.
@@ -105,6 +238,59 @@ impl Kept {
     pub(crate) fn set_aside(&self) -> Result<(), StoreError> {
         self.store.set_aside()
     }
+
+    /// Notes that the user has logged out: from here on a record of that login counts for nothing.
+    pub(crate) fn note_out(&self, login: &LoginId) -> Result<(), StoreError> {
+        ended::note_out(&self.notes, login, &program())
+    }
+
+    pub(crate) fn is_out(&self, login: &LoginId) -> Result<bool, StoreError> {
+        ended::is_out(&self.notes, login)
+    }
+
+    /// Notes that the server has refused the refresh token of `brief` for good.
+    pub(crate) fn note_refused(
+        &self,
+        brief: &Brief,
+        reason: LogoutReason,
+    ) -> Result<(), StoreError> {
+        ended::note_refused(&self.notes, brief, reason, &program())
+    }
+
+    pub(crate) fn sweep(&self) {
+        ended::sweep(&self.notes);
+    }
+
+    pub(crate) fn note_failure(
+        &self,
+        brief: &Brief,
+        wait: std::time::Duration,
+    ) -> Result<(), StoreError> {
+        Trace::note_failure(&self.notes, brief, wait, &program())
+    }
+
+    pub(crate) fn failure_of(&self, brief: &Brief) -> Result<Option<Failure>, StoreError> {
+        Trace::failure_of(&self.notes, brief)
+    }
+
+    /// What a person wants to know of the tokens of `brief` when something is odd.
+    pub(crate) fn odd(&self, brief: &Brief) -> Result<Odd, StoreError> {
+        let stored = self.store.load()?.and_then(|record| record.brief());
+        Ok(Odd {
+            unanswered: Mark::of(&self.notes, brief)?,
+            waiting: stored.is_some_and(|stored| stored.generation < brief.generation),
+            failure: self.failure_of(brief)?,
+        })
+    }
+}
+
+/// What is not as it should be, if anything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Odd {
+    pub(crate) unanswered: Option<Mark>,
+    /// The newest tokens are in the journal alone.
+    pub(crate) waiting: bool,
+    pub(crate) failure: Option<Failure>,
 }
 
 /// What a store held before a login.
@@ -116,3 +302,6 @@ pub(crate) enum Before {
     /// Nothing, though nobody had logged out.
     Lost,
 }
+
+/// Real answers are 5 KB at most; sealed, and with some to spare.
+const ROOM: usize = 32 * 1024;

@@ -1,14 +1,16 @@
 //! The record: what a store keeps of a session, opaque to the store.
 
 use std::fmt;
+use std::mem;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::lock::digest;
+use crate::refresh::JournalKey;
 use crate::token::{
     Birth, Expiry, Identity, LoginId, Moment, RefreshToken, Secret, TokenResponse, Tokens,
 };
@@ -36,6 +38,11 @@ impl Record {
     }
 
     pub(crate) fn of(tokens: &Tokens, pin: &Pin) -> Self {
+        Self::with_key(tokens, tokens.key.as_ref(), pin)
+    }
+
+    /// With a key for the journal of its own.
+    pub(crate) fn with_key(tokens: &Tokens, key: Option<&JournalKey>, pin: &Pin) -> Self {
         let fields = Fields {
             version: VERSION,
             login: tokens.login.0.clone(),
@@ -43,11 +50,13 @@ impl Record {
             replayed: tokens.birth == Birth::ReplayedRefresh,
             access_token: tokens.access.expose(),
             refresh_token: tokens.refresh.as_ref().map(RefreshToken::secret),
-            received_at: to_millis(tokens.received_at),
-            expires_at: tokens.expiry.map(|expiry| to_millis(expiry.at.wall)),
-            refresh_expires_at: tokens.refresh_expires_at.map(to_millis),
+            received_at: millis(tokens.received_at),
+            expires_at: tokens.expiry.map(|expiry| millis(expiry.at.wall)),
+            refresh_expires_at: tokens.refresh_expires_at.map(millis),
             scope: tokens.scope.as_deref(),
             issued_by: &pin.0,
+            journal_key: key.map(JournalKey::to_hex),
+            saved_by: &tokens.saved_by,
         };
         let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
         // Strings and numbers: there is nothing in it that JSON can't say, and a Vec takes all.
@@ -63,22 +72,22 @@ impl Record {
         if version.version > VERSION {
             return Err(Unreadable::Newer(version.version));
         }
-        let fields: Owned = serde_json::from_slice(&self.0).map_err(|_| Unreadable::Corrupt)?;
+        let mut fields: Owned = serde_json::from_slice(&self.0).map_err(|_| Unreadable::Corrupt)?;
         if fields.generation == u64::MAX {
             // There is no next one.
             return Err(Unreadable::Corrupt);
         }
         if fields.issued_by != pin.0 {
-            return Err(Unreadable::OtherIssuer(fields.issued_by));
+            return Err(Unreadable::OtherIssuer(fields.issued_by.clone()));
         }
         let received_at = from_millis(fields.received_at);
         let expiry =
             (fields.expires_at).map(|at| Expiry::restored(from_millis(at), received_at, now));
-        let access = TokenResponse::new(fields.access_token);
+        let access = TokenResponse::new(mem::take(&mut fields.access_token));
         access.check().map_err(|_| Unreadable::Corrupt)?;
         let header: HeaderValue = access.header();
         Ok(Tokens {
-            login: LoginId(fields.login),
+            login: LoginId(mem::take(&mut fields.login)),
             epoch,
             generation: fields.generation,
             birth: match (fields.generation, fields.replayed) {
@@ -92,16 +101,32 @@ impl Record {
             expiry,
             refresh_expires_at: fields.refresh_expires_at.map(from_millis),
             access: access.access_token,
-            refresh: fields.refresh_token.map(|token| RefreshToken(Secret::new(token))),
-            scope: fields.scope,
+            refresh: fields.refresh_token.take().map(|token| RefreshToken(Secret::new(token))),
+            scope: fields.scope.take(),
             header,
+            key: fields.journal_key.as_deref().and_then(JournalKey::from_hex),
+            saved_by: fields.saved_by.as_str().into(),
             refused: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
         })
     }
-}
 
-impl Record {
+    /// What tells the record from others. `None` for one that is none, or of a later version.
+    pub(crate) fn brief(&self) -> Option<Brief> {
+        let Ok(version) = serde_json::from_slice::<Version>(&self.0) else {
+            let imported = self.import(0, Moment::now())?;
+            return Some(Brief::of(&imported));
+        };
+        let fields: Owned =
+            (version.version == VERSION).then(|| serde_json::from_slice(&self.0).ok()).flatten()?;
+        Some(Brief {
+            login: LoginId(fields.login.clone()),
+            generation: fields.generation,
+            refresh: fields.refresh_token.as_deref().map(fingerprint),
+            key: fields.journal_key.as_deref().and_then(JournalKey::from_hex),
+        })
+    }
+
     /// The tokens of a token response (RFC 6749 §5.1) that another program put here. When that
     /// was, nobody knows: so neither when they end.
     fn import(&self, epoch: u64, now: Moment) -> Option<Tokens> {
@@ -114,10 +139,36 @@ impl Record {
             epoch,
             generation: 0,
             birth: Birth::Login,
+            key: None,
         };
         let received = Moment { wall: UNIX_EPOCH, ..now };
         Some(Tokens { received: None, ..Tokens::received(&response, None, identity, received) })
     }
+}
+
+/// What tells a record from others, without its tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct Brief {
+    pub(crate) login: LoginId,
+    pub(crate) generation: u64,
+    /// The refresh token's SHA-256.
+    pub(crate) refresh: Option<String>,
+    pub(crate) key: Option<JournalKey>,
+}
+
+impl Brief {
+    pub(crate) fn of(tokens: &Tokens) -> Self {
+        Self {
+            login: tokens.login.clone(),
+            generation: tokens.generation,
+            refresh: tokens.refresh.as_ref().map(|token| fingerprint(token.secret())),
+            key: tokens.key.clone(),
+        }
+    }
+}
+
+fn fingerprint(refresh_token: &str) -> String {
+    digest(&["refresh token", refresh_token])
 }
 
 impl fmt::Debug for Record {
@@ -154,6 +205,9 @@ struct Fields<'a> {
     refresh_expires_at: Option<u64>,
     scope: Option<&'a str>,
     issued_by: &'a str,
+    #[serde(serialize_with = "in_clear")]
+    journal_key: Option<Zeroizing<String>>,
+    saved_by: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -173,15 +227,34 @@ struct Owned {
     refresh_expires_at: Option<u64>,
     scope: Option<String>,
     issued_by: String,
+    #[serde(default)]
+    journal_key: Option<String>,
+    #[serde(default)]
+    saved_by: String,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.access_token.zeroize();
+        self.refresh_token.zeroize();
+        self.journal_key.zeroize();
+    }
+}
+
+fn in_clear<S: Serializer>(
+    key: &Option<Zeroizing<String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    key.as_ref().map(|key| key.as_str()).serialize(serializer)
 }
 
 /// Milliseconds since 1970, the unit of every time in a record.
-fn to_millis(time: SystemTime) -> u64 {
+pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn from_millis(millis: u64) -> SystemTime {
+pub(crate) fn from_millis(millis: u64) -> SystemTime {
     // A damaged number is a time long ago: the token counts as expired, a refresh puts it right.
     (UNIX_EPOCH.checked_add(Duration::from_millis(millis))).unwrap_or(UNIX_EPOCH)
 }
@@ -209,6 +282,7 @@ mod tests {
             epoch: 4,
             generation: 7,
             birth: Birth::ReplayedRefresh,
+            key: Some(JournalKey::random().unwrap()),
         };
         let tokens = Tokens::received(&response, None, identity, now);
         let record = Record::of(&tokens, &pin());
@@ -222,8 +296,8 @@ mod tests {
         assert_eq!(copy.scope.as_deref(), Some("read write"));
         assert_eq!(copy.header, "Bearer at-canary");
         assert!(copy.header.is_sensitive());
-        assert_eq!(to_millis(copy.expiry.unwrap().at.wall), to_millis(now.wall) + 3_600_000);
-        assert_eq!(to_millis(copy.refresh_expires_at.unwrap()), to_millis(now.wall) + 7_200_000);
+        assert_eq!(millis(copy.expiry.unwrap().at.wall), millis(now.wall) + 3_600_000);
+        assert_eq!(millis(copy.refresh_expires_at.unwrap()), millis(now.wall) + 7_200_000);
         assert_eq!(format!("{record:?}"), format!("Record([redacted; {} bytes])", record.0.len()));
     }
 

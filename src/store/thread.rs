@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -40,13 +41,22 @@ type Job = Box<dyn FnOnce(&Kept) + Send>;
 type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 /// A write that was given up and goes on.
-#[derive(Debug)]
-pub(crate) struct LateWrite(Answer<()>);
+pub(crate) struct LateWrite(Pin<Box<dyn Future<Output = bool> + Send>>);
 
 impl LateWrite {
+    fn new<T: Send + 'static>(answer: Answer<T>) -> Self {
+        Self(Box::pin(async move { matches!(answer.await, Ok(Ok(_))) }))
+    }
+
     /// Whether it has landed, once it is over. That may be never.
     pub(crate) async fn landed(self) -> bool {
-        matches!(self.0.await, Ok(Ok(())))
+        self.0.await
+    }
+}
+
+impl fmt::Debug for LateWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LateWrite")
     }
 }
 
@@ -63,6 +73,10 @@ impl StoreThread {
 
     pub(crate) fn describe(&self) -> String {
         self.store.describe()
+    }
+
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.store.is_journaled()
     }
 
     /// Runs a read on the store. After the time limit the answer is an error.
@@ -103,13 +117,36 @@ impl StoreThread {
 
     /// Runs a write on the store. After the time limit the answer is an error; if the call had
     /// begun by then it runs on, and the error comes with what it will have come to.
-    pub(crate) async fn write(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&Kept) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<(), (Error, Option<LateWrite>)> {
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, (Error, Option<LateWrite>)> {
         self.call(call, Patience::None)
             .await
-            .map_err(|given_up| (given_up.error, given_up.running.map(LateWrite)))
+            .map_err(|given_up| (given_up.error, given_up.running.map(LateWrite::new)))
+    }
+
+    /// Runs what concerns the notes beside the store alone, and does not wait for the store.
+    pub(crate) async fn beside<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let store = Arc::clone(&self.store);
+        // A thread of its own: the store's may hang.
+        let started = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = reply.send(call(&store));
+        });
+        let result = match started {
+            Ok(_) => match within(STORE_CALL, answer).await {
+                Some(Ok(result)) => result,
+                Some(Err(_)) => Err(StoreError::unavailable("the thread for its notes is gone")),
+                None => Err(StoreError::no_answer(STORE_CALL)),
+            },
+            Err(e) => Err(StoreError::unavailable("could not start a thread").with_source(e)),
+        };
+        result.map_err(|error| Error::store(&self.describe(), error))
     }
 
     /// Whether a read that was given up has come to its end after all, because a person unlocked
@@ -304,7 +341,7 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
-    use crate::store::{Record, TokenStore};
+    use crate::store::{Notes, Record, TokenStore};
 
     /// Whose reads hang, for good or until they are let go.
     struct Hangs {
@@ -345,7 +382,7 @@ mod tests {
             begins: Mutex::new(begins),
             go_on: Mutex::new(go_on),
         };
-        let thread = StoreThread::new(Kept::new(Arc::new(store), None));
+        let thread = StoreThread::new(Kept::new(Arc::new(store), Notes::new(None), false));
         let hung = async |begins: bool| {
             let mut read = pin!(thread.read(Kept::load));
             // Asked once, it has sent the job; then the clock stands until the job begins.

@@ -30,6 +30,8 @@ pub struct TokenResponse {
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_expires_in: Option<Duration>,
     pub(crate) scope: Option<String>,
+    /// Why the access token can't be used, whatever it is.
+    unusable: Option<&'static str>,
 }
 
 impl TokenResponse {
@@ -41,6 +43,7 @@ impl TokenResponse {
             expires_in: None,
             refresh_expires_in: None,
             scope: None,
+            unusable: None,
         }
     }
 
@@ -86,6 +89,14 @@ impl TokenResponse {
     }
 
     pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
+        let response = Self::read(body)?;
+        response.check()?;
+        Ok(response)
+    }
+
+    /// As [`parse`](Self::parse); but an access token that can't be used is left to
+    /// [`check`](Self::check), as the refresh token may have been rotated all the same.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
         let utf8 = utf16_as_utf8(body);
         let body = utf8.as_ref().map_or(body, |text| text.as_slice());
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -93,18 +104,19 @@ impl TokenResponse {
         }
         let wire: Wire = serde_json::from_slice(body).map_err(|e| match e.classify() {
             // Never the error's own text: it may quote the value.
-            serde_json::error::Category::Data => {
-                "the token response has no access_token, or a field of the wrong type".to_owned()
-            }
+            serde_json::error::Category::Data => NO_ACCESS_TOKEN.to_owned(),
             _ => "the token response is not JSON".to_owned(),
         })?;
-        if let Some(kind) = &wire.token_type
-            && !kind.eq_ignore_ascii_case("bearer")
-        {
-            return Err("the token response has a token_type other than Bearer".to_owned());
-        }
-        let response = Self {
-            access_token: wire.access_token.into_secret(),
+        let is_other = |kind: &String| !kind.eq_ignore_ascii_case("bearer");
+        Ok(Self {
+            unusable: match (&wire.access_token, &wire.token_type) {
+                (None, _) => Some(NO_ACCESS_TOKEN),
+                (_, Some(kind)) if is_other(kind) => Some(OTHER_TYPE),
+                _ => None,
+            },
+            access_token: wire
+                .access_token
+                .map_or_else(|| Secret::new(""), SecretField::into_secret),
             refresh_token: wire
                 .refresh_token
                 .filter(|token| !token.0.is_empty())
@@ -113,13 +125,14 @@ impl TokenResponse {
             refresh_expires_in: (wire.refresh_expires_in.as_ref().and_then(seconds))
                 .or_else(|| wire.refresh_token_expires_in.as_ref().and_then(seconds)),
             scope: wire.scope.as_ref().and_then(Value::as_str).map(str::to_owned),
-        };
-        response.check()?;
-        Ok(response)
+        })
     }
 
     /// Whether the access token can be sent at all.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(why) = self.unusable {
+            return Err(why.to_owned());
+        }
         let token = self.access_token.expose();
         if token.is_empty() {
             return Err("the access token is empty".to_owned());
@@ -150,7 +163,8 @@ fn utf16_as_utf8(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 #[derive(Deserialize)]
 struct Wire {
-    access_token: SecretField,
+    #[serde(default)]
+    access_token: Option<SecretField>,
     #[serde(default)]
     token_type: Option<String>,
     #[serde(default)]
@@ -193,6 +207,10 @@ fn seconds(value: &Value) -> Option<Duration> {
         .then(|| Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64())))
         .and_then(usable)
 }
+
+const NO_ACCESS_TOKEN: &str =
+    "the token response has no access_token, or a field of the wrong type";
+const OTHER_TYPE: &str = "the token response has a token_type other than Bearer";
 
 fn usable(lifetime: Duration) -> Option<Duration> {
     (!lifetime.is_zero()).then(|| lifetime.min(LIFETIME_MAX))

@@ -12,8 +12,8 @@ use mock_server::{Issued, MockServer};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_reauth::{
-    Error, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, SessionBuilder, StoreError,
-    TokenResponse, TokenStore,
+    Error, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, SessionBuilder, Shared,
+    StoreError, TokenResponse, TokenStore,
 };
 
 /// A user who is logged in at a mock server, in one program.
@@ -208,6 +208,10 @@ where
     fn clear(&self) -> Result<(), StoreError> {
         (self.ask)(Call::Clear)?;
         self.memory.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
     }
 }
 
