@@ -3,6 +3,7 @@
 
 pub mod programs;
 pub mod steps;
+pub mod vault;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;

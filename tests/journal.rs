@@ -1,0 +1,211 @@
+//! What the token endpoint answered is durable before the store has it: a store that fails, hangs
+//! or writes late loses nothing.
+
+mod support;
+
+use std::fs;
+
+use mock_server::{Fault, Route};
+use reqwest_reauth::{Event, LogoutReason, TokenStore};
+use support::vault::{User, seen};
+use support::{Call, client, found, refresh_tokens_sent, soon, tokens};
+
+#[tokio::test]
+async fn a_store_that_takes_no_writes_loses_nothing_for_ten_rotations_by_ten_programs() {
+    let t = User::new();
+    let (first, issued) = t.logged_in().await;
+    let before = t.vault.text();
+    let mut events = first.events();
+    t.vault.fail(&[Call::Save]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&first).await.unwrap(), 200);
+    for _ in 1..10 {
+        t.server.expire_access_tokens();
+        assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    }
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (10, 10, 0));
+    assert_eq!(t.vault.text(), before, "not a word");
+    assert!(t.program().status().await.unwrap().is_journal_waiting());
+    assert!(!seen(&mut events).iter().any(|event| matches!(event, Event::PersistFailed(_))));
+
+    // The next one stores them.
+    t.vault.fail(&[]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let current = t.server.current_refresh_token(issued.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&current));
+    assert!(!t.program().status().await.unwrap().is_journal_waiting());
+    assert_eq!(t.logouts.all(), []);
+}
+
+#[tokio::test]
+async fn the_journal_is_stored_by_the_next_transaction_even_where_that_sends_nothing() {
+    let t = User::new();
+    let (first, _) = t.logged_in().await;
+    let second = t.program();
+    assert!(second.is_logged_in().await.unwrap());
+    t.vault.fail(&[Call::Save]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&first).await.unwrap(), 200);
+    t.vault.fail(&[]);
+    // It has the old token, and adopts the new one.
+    assert_eq!(t.get(&second).await.unwrap(), 200);
+    assert_eq!(t.server.counters().token_requests, 1);
+    assert!(!t.program().status().await.unwrap().is_journal_waiting());
+}
+
+#[tokio::test]
+async fn a_write_that_lands_two_rotations_later_heals_itself() {
+    let t = User::new();
+    let (first, issued) = t.logged_in().await;
+    // Of a program that was killed: the daemon does it some time.
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&first).await.unwrap(), 200);
+    let late = t.vault.memory.load().unwrap().unwrap();
+    for _ in 0..2 {
+        t.server.expire_access_tokens();
+        assert_eq!(t.get(&first).await.unwrap(), 200);
+    }
+    t.vault.memory.save(&late).unwrap();
+
+    let next = t.program();
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&next).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (4, 4, 0));
+    let current = t.server.current_refresh_token(issued.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&current));
+}
+
+#[tokio::test]
+async fn a_save_that_hangs_is_no_loss_and_what_it_writes_at_last_is_in_time() {
+    let t = User::new();
+    let (first, issued) = t.logged_in().await;
+    let turnstile = t.vault.park_next(Call::Save);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&first).await.unwrap(), 200);
+    // Another program reads it in the journal.
+    let second = t.program();
+    assert_eq!(second.status().await.unwrap().refreshes(), 1);
+    turnstile.open();
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&second).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+    let current = t.server.current_refresh_token(issued.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&current));
+}
+
+#[tokio::test]
+async fn a_rotated_refresh_token_is_kept_although_the_access_token_with_it_cannot_be_used() {
+    let unusable = [
+        Fault::rewrite(|body| body["access_token"] = "no\nheader".into()),
+        Fault::rewrite(|body| body["token_type"] = "mac".into()),
+        Fault::rewrite(|body| {
+            body.as_object_mut().unwrap().remove("access_token");
+        }),
+    ];
+    for fault in unusable {
+        let t = User::new();
+        let (session, issued) = t.logged_in().await;
+        t.server.expire_access_tokens();
+        t.server.on_next(Route::Token, 1, fault);
+        let error = t.get(&session).await.unwrap_err();
+        assert!(found(&error).is_transient() && !found(&error).is_logged_out(), "{error:?}");
+        let rotated = t.server.current_refresh_token(issued.family).unwrap();
+        assert!(t.vault.text().unwrap().contains(&rotated));
+
+        tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+        assert_eq!(t.get(&session).await.unwrap(), 200);
+        assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token, rotated]);
+        assert_eq!(t.server.counters().reuses, 0);
+        assert_eq!(t.logouts.all(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_read_or_written_stops_a_refresh_before_anything_is_sent() {
+    // What is beside the lock, in turn: the journal, the mark, the room for both.
+    for kind in ["journal", "mark", "room"] {
+        let t = User::new();
+        let (session, _) = t.logged_in().await;
+        let path = t.place(kind);
+        fs::create_dir(&path).unwrap();
+        t.server.expire_access_tokens();
+        let error = t.get(&session).await.unwrap_err();
+        let error = found(&error);
+        assert!(error.is_store() && error.is_transient(), "{kind}: {error:?}");
+        let text = format!("{:#}", anyhow::Error::new(error.clone()));
+        assert!(text.contains(path.to_str().unwrap()) && text.contains(".state_dir("), "{text}");
+        assert_eq!(t.server.counters().token_requests, 0, "{kind}");
+
+        fs::remove_dir(&path).unwrap();
+        tokio::time::sleep(error.retry_after().unwrap()).await;
+        assert_eq!(t.get(&session).await.unwrap(), 200, "{kind}");
+        assert_eq!(t.server.counters().reuses, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_was_tampered_with_or_is_of_another_login_counts_for_nothing() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.vault.fail(&[Call::Save]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    let of_alice = fs::read(t.file("journal").unwrap()).unwrap();
+
+    t.vault.fail(&[]);
+    let bob = t.server.log_in("bob");
+    session.log_in(tokens(&bob)).await.unwrap();
+    for bytes in [of_alice.clone(), of_alice[..40].to_vec(), b"{}\n".to_vec(), Vec::new()] {
+        fs::write(t.place("journal"), bytes).unwrap();
+        let program = t.program();
+        assert_eq!(program.status().await.unwrap().refreshes(), t.server.counters().refreshes - 1);
+        t.server.expire_access_tokens();
+        assert_eq!(t.get(&program).await.unwrap(), 200);
+    }
+    assert_eq!(t.server.counters().reuses, 0);
+    let current = t.server.current_refresh_token(bob.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&current));
+}
+
+#[tokio::test]
+async fn tokens_of_another_program_get_a_journal_before_they_are_sent() {
+    let t = User::new();
+    let issued = t.server.log_in("alice");
+    let foreign = issued.json();
+    t.vault.memory.save(&reqwest_reauth::Record::from_bytes(foreign.as_bytes())).unwrap();
+    let session = t.program();
+    t.server.expire_access_tokens();
+    let held = t.server.hold(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    assert!(t.vault.text().unwrap().starts_with(r#"{"version":1,"#));
+    // The store fails from here on.
+    t.vault.fail(&[Call::Save]);
+    held.release();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    t.vault.fail(&[]);
+    let next = t.program();
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&next).await.unwrap(), 200);
+    assert_eq!(t.server.counters().reuses, 0);
+}
+
+#[tokio::test]
+async fn the_journal_holds_no_token_in_clear_and_goes_with_the_logout() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    let current = t.server.current_refresh_token(issued.family).unwrap();
+    let journal = fs::read(t.file("journal").unwrap()).unwrap();
+    let holds = |token: &str| journal.windows(token.len()).any(|part| part == token.as_bytes());
+    assert!(!holds(&current) && !holds(&issued.refresh_token));
+    soon(session.log_out()).await.unwrap();
+    assert_eq!(t.file("journal"), None);
+    session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::Requested]);
+}

@@ -1,0 +1,146 @@
+//! What is noted before a refresh token is sent: the next program, whichever it is, knows whether
+//! an answer was lost, and what the server has refused is not sent again by anybody.
+
+mod support;
+
+use mock_server::{Fault, MockServer, Route};
+use reqwest_reauth::LogoutReason;
+use support::vault::User;
+use support::{Call, found, soon};
+
+/// The answer to a refresh and the one to its repetition are lost.
+async fn lose_an_answer(t: &User) -> reqwest_reauth::Session {
+    let (session, _) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 2, Fault::DropAfter);
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_transient(), "{error:?}");
+    session
+}
+
+fn without_reuse_detection() -> MockServer {
+    MockServer::builder().reuse(mock_server::Reuse::Ignore).start().unwrap()
+}
+
+#[tokio::test]
+async fn a_rotation_whose_answer_was_lost_is_told_from_a_revocation_by_another_program() {
+    for lost in [true, false] {
+        let t = User::of(without_reuse_detection());
+        if lost {
+            drop(lose_an_answer(&t).await);
+            assert!(t.program().status().await.unwrap().unanswered_since().is_some());
+            // The cooldown is over, for whoever comes next.
+            std::fs::remove_file(t.file("trace").unwrap()).unwrap();
+        } else {
+            drop(t.logged_in().await);
+            t.server.revoke_user("alice");
+        }
+        let next = t.program();
+        let error = t.get(&next).await.unwrap_err();
+        let reason = if lost { LogoutReason::RotationLost } else { LogoutReason::Revoked };
+        assert_eq!(found(&error).logout_reason(), Some(reason));
+        next.drain().await;
+        assert_eq!(t.logouts.all(), [reason]);
+    }
+}
+
+#[tokio::test]
+async fn within_the_servers_window_another_program_gets_the_answer_that_was_lost() {
+    let t =
+        User::of(MockServer::builder().grace(std::time::Duration::from_secs(60)).start().unwrap());
+    drop(lose_an_answer(&t).await);
+    std::fs::remove_file(t.file("trace").unwrap()).unwrap();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.grace_replays, counters.reuses), (1, 2, 0));
+    assert!(t.program().status().await.unwrap().unanswered_since().is_none());
+    assert_eq!(t.logouts.all(), []);
+}
+
+#[tokio::test]
+async fn a_token_that_was_not_sent_or_not_looked_at_leaves_no_mark() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 1, Fault::status(429).header("retry-after", "0"));
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_transient());
+    assert_eq!(t.file("mark"), None);
+    tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!(t.file("mark"), None, "nor does one that was answered");
+}
+
+#[tokio::test]
+async fn an_older_question_stays_open_where_a_later_refresh_is_not_looked_at() {
+    let t = User::of(without_reuse_detection());
+    drop(lose_an_answer(&t).await);
+    for fault in [Some(Fault::status(429)), None] {
+        std::fs::remove_file(t.file("trace").unwrap()).unwrap();
+        if let Some(fault) = fault {
+            t.server.on_next(Route::Token, 1, fault);
+        }
+        let error = t.get(&t.program()).await.unwrap_err();
+        let reason = found(&error).logout_reason();
+        let over = t.server.counters().token_requests == 4;
+        assert_eq!(reason, over.then_some(LogoutReason::RotationLost));
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_has_refused_no_program_sends_again_though_it_could_not_be_cleared() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.server.revoke_user("alice");
+    t.vault.fail(&[Call::Save, Call::Clear]);
+    let error = t.get(&session).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert!(t.vault.text().is_some());
+    for _ in 0..3 {
+        let program = t.program();
+        let error = t.get(&program).await.unwrap_err();
+        assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+        let status = program.status().await.unwrap();
+        assert!(!status.is_logged_in());
+        assert_eq!(status.logout_reason(), Some(LogoutReason::Revoked));
+    }
+    assert_eq!(t.server.counters().token_requests, 1);
+    session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::Revoked], "told once");
+
+    // A new login inherits none of it.
+    t.vault.fail(&[]);
+    let (session, _) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn programs_that_wait_for_a_refresh_that_fails_fail_with_it_and_wait_as_long() {
+    let t = User::new();
+    let (first, _) = t.logged_in().await;
+    let second = t.program();
+    assert!(second.is_logged_in().await.unwrap());
+    t.server.expire_access_tokens();
+    let held = t.server.hold(Route::Token);
+    t.server.on_next(Route::Token, 1, Fault::status(429).header("retry-after", "40"));
+    t.server.barrier(Route::Api, 2);
+    let both = async { tokio::join!(t.get(&first), t.get(&second)) };
+    let release = async {
+        soon(held.arrived(1)).await;
+        held.release();
+    };
+    let ((one, other), ()) = tokio::join!(both, release);
+    for error in [one.unwrap_err(), other.unwrap_err()] {
+        let wait = found(&error).retry_after().unwrap().as_secs_f64();
+        assert!((30.0..=41.0).contains(&wait), "{wait}");
+    }
+    assert_eq!(t.server.counters().token_requests, 1);
+    // Nor does one that comes later ask; and a person can see why.
+    let third = t.program();
+    assert!(found(&t.get(&third).await.unwrap_err()).is_transient());
+    assert_eq!(t.server.counters().token_requests, 1);
+    let status = third.status().await.unwrap();
+    assert!(status.cooldown().is_some() && status.failed_at().is_some());
+    assert!(status.to_string().contains("refreshes that failed in a row: 1, "), "{status}");
+}
