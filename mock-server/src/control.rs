@@ -155,6 +155,11 @@ impl MockServer {
         self.shared.lock().grants.find(token).map(|(id, _)| id)
     }
 
+    /// How many refreshes lie between the login and this token of either kind, good or not.
+    pub fn generation_of(&self, token: &str) -> Option<u64> {
+        self.shared.lock().grants.find(token).map(|(_, generation)| generation as u64)
+    }
+
     /// What happened to a family, in order; empty if there is none by this name.
     pub fn history(&self, family: FamilyId) -> Vec<Entry> {
         self.shared.lock().grants.history(family)

@@ -23,7 +23,7 @@ pub struct Keychain {
 /// The test fails, or what it needs is not installed.
 pub fn in_a_session(name: &str, test: impl AsyncFnOnce(Keychain)) {
     alone(name, &[], || {
-        let mut keychain = Keychain { daemon: None };
+        let mut keychain = Keychain::down();
         // A process that the test starts in turn finds it running.
         if service().is_none() {
             keychain.start();
@@ -44,26 +44,12 @@ fn alone(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
         return test();
     }
     let directory = tempfile::tempdir().unwrap();
-    // Its data is found by HOME, its control socket by XDG_RUNTIME_DIR.
-    let run = directory.path().join("run");
-    fs::create_dir(&run).unwrap();
-    #[cfg(unix)]
-    fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let config = directory.path().join("session.conf");
-    fs::write(&config, SESSION).unwrap();
-
-    let mut command = Command::new("dbus-run-session");
-    command.arg("--config-file").arg(&config).arg("--").arg(std::env::current_exe().unwrap());
+    let mut command = in_a_bus(directory.path());
     if !environment.is_empty() {
-        command = Command::new(std::env::current_exe().unwrap());
+        command = at_home(Command::new(std::env::current_exe().unwrap()), directory.path());
     }
     let output = command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .envs(["cargo", "rustup"].map(tool_home))
-        .env("HOME", directory.path())
-        .env("XDG_RUNTIME_DIR", &run)
-        .env_remove("XDG_DATA_HOME")
-        .env_remove("DBUS_SESSION_BUS_ADDRESS")
         .envs(environment.iter().copied())
         .env(INSIDE, name)
         .stdin(Stdio::null())
@@ -72,6 +58,30 @@ fn alone(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     let text = said(&output);
     assert!(output.status.success(), "inside:\n{text}");
     assert!(text.contains("1 passed"), "the test {name:?} did not run:\n{text}");
+}
+
+/// This program once more, in a D-Bus session of its own, with its home in `directory`.
+pub fn in_a_bus(directory: &Path) -> Command {
+    let config = directory.join("session.conf");
+    fs::write(&config, SESSION).unwrap();
+    let mut command = at_home(Command::new("dbus-run-session"), directory);
+    command.arg("--config-file").arg(&config).arg("--").arg(std::env::current_exe().unwrap());
+    command
+}
+
+/// The keychain's data is found by HOME, its control socket by XDG_RUNTIME_DIR.
+fn at_home(mut command: Command, directory: &Path) -> Command {
+    let run = directory.join("run");
+    fs::create_dir_all(&run).unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    command
+        .envs(["cargo", "rustup"].map(tool_home))
+        .env("HOME", directory)
+        .env("XDG_RUNTIME_DIR", &run)
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("DBUS_SESSION_BUS_ADDRESS");
+    command
 }
 
 /// Where a build tool keeps its things: below the home directory, unless it is told.
@@ -88,6 +98,11 @@ pub fn said(output: &Output) -> String {
 }
 
 impl Keychain {
+    /// Without a daemon, until it is started.
+    pub fn down() -> Self {
+        Self { daemon: None }
+    }
+
     /// Starts the daemon, with the keychain unlocked.
     pub fn start(&mut self) {
         self.spawn(&["--unlock"], PASSWORD);

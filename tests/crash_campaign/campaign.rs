@@ -1,0 +1,152 @@
+//! All runs, several at once, and the table at the end.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ExitCode};
+use std::time::Instant;
+
+use crate::lane::{Lane, Report};
+use crate::plan;
+use crate::tally::Tally;
+
+struct Campaign {
+    runs: u64,
+    seed: u64,
+    /// Repeats this run, and no other.
+    only: Option<u64>,
+}
+
+pub fn main(args: &[&str]) -> ExitCode {
+    match Campaign::read(args) {
+        Ok(Some(campaign)) => campaign.go(),
+        Ok(None) => {
+            println!("test result: ok. 0 passed; 0 failed; 0 ignored");
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => {
+            eprintln!("{wrong}\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+impl Campaign {
+    /// `None` where other tests are asked for: cargo gives its filter to each of them.
+    fn read(args: &[&str]) -> Result<Option<Self>, String> {
+        let mut campaign = Self { runs: RUNS, seed: 1, only: None };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut number = || {
+                let number = args.next().and_then(|number| number.parse().ok());
+                number.ok_or_else(|| format!("{arg} needs a number"))
+            };
+            match *arg {
+                "--runs" => campaign.runs = number()?,
+                "--seed" => campaign.seed = number()?,
+                "--only" => campaign.only = Some(number()?),
+                "--nocapture" | "--quiet" | "--include-ignored" | "--exact" => {}
+                "--list" | "--ignored" => return Ok(None),
+                threads if threads.starts_with("--test-threads") => {}
+                option if option.starts_with("--") => return Err(format!("what is {option}?")),
+                filter if "crash_campaign".contains(filter) => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(campaign))
+    }
+
+    fn go(self) -> ExitCode {
+        let started = Instant::now();
+        let runs = self.only.map_or_else(|| (0..self.runs).collect(), |run| vec![run]);
+        let count = runs.len() as u64;
+        println!("\ncrash campaign: {count} runs, seed {}", self.seed);
+        let homes: Vec<_> = (0..LANES).map(|_| tempfile::tempdir().unwrap()).collect();
+        let lanes: Vec<_> = (homes.iter().zip(0..))
+            .map(|(home, lane)| {
+                // Every other run has a keychain, and so has every other lane.
+                let runs: Vec<_> = runs.iter().copied().filter(|run| run % LANES == lane).collect();
+                Lane { seed: self.seed, runs, in_keychain: lane % 2 == 1 }.command(home)
+            })
+            .map(|mut command| {
+                let missing = "tests/run-all installs dbus-daemon and gnome-keyring";
+                let lane = command.spawn().unwrap_or_else(|e| panic!("{e}: {missing}"));
+                std::thread::spawn(move || listen(lane))
+            })
+            .collect();
+        let mut tally = Tally::default();
+        for lane in lanes {
+            tally.merge(lane.join().unwrap());
+        }
+        table(&tally, started.elapsed().as_secs());
+
+        let mut failed = tally.get("unexplained") + tally.get("lanes that failed");
+        if tally.get("runs") != count {
+            println!("{} runs did not end", count - tally.get("runs"));
+            failed += 1;
+        }
+        if count >= MANY {
+            for moment in plan::moments(true) {
+                let kills = tally.get(&format!("kills at {moment}"));
+                if kills < ENOUGH {
+                    println!("only {kills} kills at {moment:?}: {ENOUGH} are to be made");
+                    failed += 1;
+                }
+            }
+        }
+        let (word, passed) = if failed == 0 { ("ok", 1) } else { ("FAILED", 0) };
+        println!("test result: {word}. {passed} passed; {} failed; 0 ignored", 1 - passed);
+        ExitCode::from(u8::from(failed > 0))
+    }
+}
+
+/// What came of the runs of a lane.
+fn listen(mut lane: Child) -> Tally {
+    let mut tally = Tally::default();
+    for line in BufReader::new(lane.stdout.take().unwrap()).lines() {
+        let report: Report = serde_json::from_str(&line.unwrap()).unwrap();
+        if report.tally.get("unexplained") > 0 {
+            eprintln!("run {} failed", report.run);
+        }
+        tally.merge(report.tally);
+    }
+    let status = lane.wait().unwrap();
+    if !status.success() {
+        eprintln!("a lane failed: {status}");
+        tally.count("lanes that failed");
+    }
+    tally
+}
+
+fn table(tally: &Tally, seconds: u64) {
+    println!("{:<18}{}", "runs", tally.get("runs"));
+    println!("{:<18}{seconds}", "seconds");
+    let kills: Vec<_> = (plan::moments(true).iter())
+        .map(|moment| format!("{moment} {}", tally.get(&format!("kills at {moment}"))))
+        .collect();
+    println!("{:<18}{}", "kills at", kills.join("; "));
+    for (title, prefix) in [
+        ("stops at", "stops at "),
+        ("SIGINTs at", "SIGINTs at "),
+        ("logouts at", "logouts at "),
+        ("faults", "fault: "),
+        ("keychain kills at", "keychain kills at "),
+        ("not come to", "not come to "),
+        ("the server", "server: "),
+        ("the workers", "workers: "),
+        ("sessions lost", "lost: "),
+    ] {
+        tally.print(title, prefix);
+    }
+    println!("{:<18}{}", "unexplained", tally.get("unexplained"));
+}
+
+const USAGE: &str = "crash-campaign [--runs N] [--seed S] [--only RUN]";
+
+/// Two or three minutes on two cores.
+const RUNS: u64 = 200;
+
+/// Runs at the same time, an even number: they wait more than they work.
+const LANES: u64 = 6;
+
+/// From so many runs on, each moment must have had [`ENOUGH`] kills.
+const MANY: u64 = 2_000;
+const ENOUGH: u64 = 20;

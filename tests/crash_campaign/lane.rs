@@ -1,0 +1,52 @@
+//! Some runs, one after the other, with a keychain of their own where they need one.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::keychain::{self, Keychain};
+use crate::scene;
+use crate::tally::Tally;
+use crate::watchdog::Watchdog;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lane {
+    pub seed: u64,
+    pub runs: Vec<u64>,
+    pub in_keychain: bool,
+}
+
+/// What came of a run: a line of JSON.
+#[derive(Serialize, Deserialize)]
+pub struct Report {
+    pub run: u64,
+    pub tally: Tally,
+}
+
+impl Lane {
+    /// As a process of its own, since a keychain is found by the process's environment.
+    pub fn command(&self, home: &tempfile::TempDir) -> Command {
+        let mut command = if self.in_keychain {
+            keychain::in_a_bus(home.path())
+        } else {
+            Command::new(std::env::current_exe().unwrap())
+        };
+        command.args(["lane", &serde_json::to_string(self).unwrap()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+}
+
+pub fn main(lane: &str) -> ExitCode {
+    let lane: Lane = serde_json::from_str(lane).unwrap();
+    let watchdog = Watchdog::start();
+    let mut keychain = Keychain::down();
+    if lane.in_keychain {
+        keychain.start();
+    }
+    for run in lane.runs {
+        let tally = scene::play(lane.seed, run, &mut keychain, &watchdog);
+        println!("{}", serde_json::to_string(&Report { run, tally }).unwrap());
+    }
+    ExitCode::SUCCESS
+}
