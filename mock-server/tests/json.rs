@@ -47,6 +47,9 @@ async fn both_refresh_routes_know_the_same_families() {
     assert_eq!(status, 200);
     let token = body["refreshToken"].as_str().unwrap();
     assert_eq!(server.family_of(token), Some(session.family));
+    assert_eq!(server.generation_of(token), Some(2));
+    assert_eq!(server.generation_of(&session.access_token), Some(0));
+    assert_eq!(server.generation_of("rt_unknown"), None);
     assert_eq!(server.requests(Route::RefreshJson).len(), 1);
 }
 

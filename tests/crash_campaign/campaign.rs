@@ -1,6 +1,6 @@
 //! All runs, several at once, and the table at the end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ExitCode};
 use std::time::Instant;
 
@@ -64,11 +64,12 @@ impl Campaign {
             .map(|(home, lane)| {
                 // Every other run has a keychain, and so has every other lane.
                 let runs: Vec<_> = runs.iter().copied().filter(|run| run % LANES == lane).collect();
-                Lane { seed: self.seed, runs, in_keychain: lane % 2 == 1 }.command(home)
+                (home, Lane { seed: self.seed, runs, in_keychain: lane % 2 == 1 })
             })
-            .map(|mut command| {
+            .filter(|(_, lane)| !lane.runs.is_empty())
+            .map(|(home, lane)| {
                 let missing = "tests/run-all installs dbus-daemon and gnome-keyring";
-                let lane = command.spawn().unwrap_or_else(|e| panic!("{e}: {missing}"));
+                let lane = lane.command(home).spawn().unwrap_or_else(|e| panic!("{e}: {missing}"));
                 std::thread::spawn(move || listen(lane))
             })
             .collect();
@@ -101,17 +102,25 @@ impl Campaign {
 /// What came of the runs of a lane.
 fn listen(mut lane: Child) -> Tally {
     let mut tally = Tally::default();
+    let mut errors = lane.stderr.take().unwrap();
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        errors.read_to_string(&mut text).map(|_| text)
+    });
     for line in BufReader::new(lane.stdout.take().unwrap()).lines() {
         let report: Report = serde_json::from_str(&line.unwrap()).unwrap();
-        if report.tally.get("unexplained") > 0 {
-            eprintln!("run {} failed", report.run);
+        if let Some(failure) = report.failure {
+            eprintln!("{failure}");
         }
         tally.merge(report.tally);
     }
     let status = lane.wait().unwrap();
     if !status.success() {
-        eprintln!("a lane failed: {status}");
         tally.count("lanes that failed");
+    }
+    if !status.success() || tally.get("unexplained") > 0 {
+        // D-Bus grumbles here, and who panics says why.
+        eprintln!("{status}; it said:\n{}", errors.join().unwrap().unwrap());
     }
     tally
 }

@@ -149,27 +149,27 @@ impl Crew {
         }
     }
 
-    /// Waits for one that was asked to end; whether it has.
-    pub fn ends(&mut self, story: &mut Story, name: &str) -> bool {
+    /// Waits for one that was asked to end.
+    pub fn ends(&mut self, story: &mut Story, name: &str) {
         let end = Instant::now() + PATIENCE;
         while self.workers.iter().any(|worker| worker.name == name) {
             if Instant::now() > end {
                 story.note(Noted::Missed(format!("the end of {name}")));
                 self.kill(story, name);
-                return false;
+                return;
             }
             self.hear(story, TICK, |_, _| false);
         }
-        true
     }
 
-    /// Ends all; whether all have done so when asked.
-    pub fn end(&mut self, story: &mut Story) -> bool {
+    /// Asks all to end, and waits for that.
+    pub fn end(&mut self, story: &mut Story) {
         for worker in &mut self.workers {
             worker.orders = None;
         }
-        let names = self.names();
-        names.iter().fold(true, |ended, name| self.ends(story, name) && ended)
+        for name in self.names() {
+            self.ends(story, &name);
+        }
     }
 }
 

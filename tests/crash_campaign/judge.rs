@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use mock_server::{Entry, FamilyId, Recorded, Route, What};
 
+use crate::logins;
 use crate::said::Said;
 use crate::scene::{self, Scene};
 use crate::story::Noted;
@@ -113,12 +114,18 @@ impl<'a> Court<'a> {
         let all: Vec<_> = (self.presented.iter())
             .filter(|it| it.family == family && it.generation == spent)
             .collect();
-        let fell = |it: &&Presented| died_in_the_gap(scene, &it.by);
+        // It must be the last that its sender has done.
+        let last = |by: &str| self.presented.iter().rfind(|it| it.by == by);
+        let fell = |it: &&Presented| {
+            let is_last = last(&it.by)
+                .is_some_and(|last| (last.family, last.generation) == (it.family, it.generation));
+            is_last && died_in_the_gap(scene, &it.by)
+        };
         let why = if newest != spent + 1 {
             None
         } else if self.lost_answers.contains(&(family.to_string(), newest)) {
             Some("answer lost")
-        } else if all.iter().any(|it| fell(it)) {
+        } else if all.iter().any(fell) {
             Some("killed between rotation and journal")
         } else {
             None
@@ -164,6 +171,8 @@ impl<'a> Court<'a> {
         let mut knows: HashMap<&str, usize> = HashMap::new();
         let mut in_force = None;
         let mut ended = HashSet::new();
+        // The same about the same login is told once.
+        let mut told = HashSet::new();
         for (at, noted) in &self.scene.story.entries {
             match noted {
                 Noted::LoggedIn(number) => in_force = Some(*number),
@@ -181,8 +190,11 @@ impl<'a> Court<'a> {
                 }
                 Noted::Said(by, said @ (Said::LoggedOut(_, why) | Said::Ended(why))) => {
                     let what = || format!("{at:.3?} {by} says {said:?}");
+                    if !told.insert((by, why, in_force)) {
+                        continue;
+                    }
                     if ["Revoked", "RefreshTokenExpired"].contains(&why.as_str()) {
-                        self.problems.push(format!("{}, though the server is asked once", what()));
+                        self.problems.push(format!("{}, which nobody did", what()));
                     }
                     let Some(number) = knows.get(by.as_str()) else { continue };
                     let is_over = ended.contains(number) || in_force != Some(*number);
@@ -197,7 +209,7 @@ impl<'a> Court<'a> {
                 }
                 Noted::Died(name) => self.problems.push(format!("{name} died by itself")),
                 Noted::Missed(what)
-                    if [scene::LOGIN, scene::LOGOUT].contains(&what.as_str())
+                    if [logins::LOGIN, logins::LOGOUT].contains(&what.as_str())
                         || what.starts_with(scene::GETS_THROUGH)
                         || what.starts_with("the end of") =>
                 {

@@ -21,6 +21,8 @@ pub struct Lane {
 pub struct Report {
     pub run: u64,
     pub tally: Tally,
+    /// What is wrong, and all that happened.
+    pub failure: Option<String>,
 }
 
 impl Lane {
@@ -32,7 +34,7 @@ impl Lane {
             Command::new(std::env::current_exe().unwrap())
         };
         command.args(["lane", &serde_json::to_string(self).unwrap()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
@@ -45,8 +47,8 @@ pub fn main(lane: &str) -> ExitCode {
         keychain.start();
     }
     for run in lane.runs {
-        let tally = scene::play(lane.seed, run, &mut keychain, &watchdog);
-        println!("{}", serde_json::to_string(&Report { run, tally }).unwrap());
+        let report = scene::play(lane.seed, run, &mut keychain, &watchdog);
+        println!("{}", serde_json::to_string(&report).unwrap());
     }
     ExitCode::SUCCESS
 }

@@ -7,13 +7,16 @@
 //! server's history decides what was lost.
 #![cfg(all(feature = "keychain", target_os = "linux"))]
 
+mod answers;
 mod campaign;
 mod chance;
 mod crew;
+mod deeds;
 mod judge;
 #[path = "../support/keychain.rs"]
 mod keychain;
 mod lane;
+mod logins;
 mod plan;
 #[path = "../support/programs.rs"]
 #[allow(dead_code, reason = "it can also build examples")]

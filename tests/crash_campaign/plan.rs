@@ -149,7 +149,7 @@ fn at(name: &'static str, chance: &mut Chance) -> Moment {
     match name {
         UNROTATED => Moment::Unrotated { lost: chance.one_in(2) },
         UNANSWERED => Moment::Unanswered,
-        ANY_TIME => Moment::After(chance.millis(0, 60)),
+        ANY_TIME => Moment::After(chance.millis(0, 150)),
         step => Moment::Step(step),
     }
 }

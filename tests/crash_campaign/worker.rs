@@ -39,6 +39,8 @@ impl Setting {
             .origin(&self.origin)
             .state_dir(self.directory.join("state"))
             .lock_wait(self.lock_wait)
+            // Here tokens do end as soon as they are issued.
+            .min_refresh_interval(Duration::from_millis(100))
             .on_logout(|why| Said::Ended(format!("{why:?}")).say());
         if !self.in_keychain {
             builder = builder.store(FileStore::new(self.directory.join("tokens.json")));
