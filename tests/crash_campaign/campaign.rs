@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ExitCode};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::lane::{Lane, Report};
 use crate::plan;
 use crate::tally::Tally;
+use crate::watchdog::Watchdog;
 
 struct Campaign {
     runs: u64,
@@ -59,18 +60,21 @@ impl Campaign {
         let runs = self.only.map_or_else(|| (0..self.runs).collect(), |run| vec![run]);
         let count = runs.len() as u64;
         println!("\ncrash campaign: {count} runs, seed {}", self.seed);
+        let watchdog = Watchdog::start(LIMIT);
         let homes: Vec<_> = (0..LANES).map(|_| tempfile::tempdir().unwrap()).collect();
         let lanes: Vec<_> = (homes.iter().zip(0..))
             .map(|(home, lane)| {
                 // Every other run has a keychain, and so has every other lane.
                 let runs: Vec<_> = runs.iter().copied().filter(|run| run % LANES == lane).collect();
-                (home, Lane { seed: self.seed, runs, in_keychain: lane % 2 == 1 })
+                let (in_keychain, tells_all) = (lane % 2 == 1, self.only.is_some());
+                (home, Lane { seed: self.seed, runs, in_keychain, tells_all })
             })
             .filter(|(_, lane)| !lane.runs.is_empty())
             .map(|(home, lane)| {
                 let missing = "tests/run-all installs dbus-daemon and gnome-keyring";
                 let lane = lane.command(home).spawn().unwrap_or_else(|e| panic!("{e}: {missing}"));
-                std::thread::spawn(move || listen(lane))
+                let watchdog = watchdog.clone();
+                std::thread::spawn(move || listen(lane, &watchdog))
             })
             .collect();
         let mut tally = Tally::default();
@@ -100,7 +104,7 @@ impl Campaign {
 }
 
 /// What came of the runs of a lane.
-fn listen(mut lane: Child) -> Tally {
+fn listen(mut lane: Child, watchdog: &Watchdog) -> Tally {
     let mut tally = Tally::default();
     let mut errors = lane.stderr.take().unwrap();
     let errors = std::thread::spawn(move || {
@@ -109,8 +113,9 @@ fn listen(mut lane: Child) -> Tally {
     });
     for line in BufReader::new(lane.stdout.take().unwrap()).lines() {
         let report: Report = serde_json::from_str(&line.unwrap()).unwrap();
-        if let Some(failure) = report.failure {
-            eprintln!("{failure}");
+        watchdog.doing(format!("the latest run to end was {}", report.run));
+        if let Some(story) = report.story {
+            eprintln!("{story}");
         }
         tally.merge(report.tally);
     }
@@ -155,6 +160,9 @@ const RUNS: u64 = 200;
 
 /// Runs at the same time, an even number: they wait more than they work.
 const LANES: u64 = 6;
+
+/// More than a lane takes to say itself that it is stuck.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// From so many runs on, each moment must have had [`ENOUGH`] kills.
 const MANY: u64 = 2_000;

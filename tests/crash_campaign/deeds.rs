@@ -52,7 +52,6 @@ impl Scene {
             Deed::Break(trouble) => {
                 self.server.on_next(Route::Token, 1, trouble.fault());
                 self.tally.count(format!("fault: {trouble}"));
-                self.expire();
             }
             Deed::LogOut(moment) => {
                 let Some((there, place)) = self.reach_or_rest(moment) else { return };

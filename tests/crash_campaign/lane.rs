@@ -1,6 +1,7 @@
 //! Some runs, one after the other, with a keychain of their own where they need one.
 
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub struct Lane {
     pub seed: u64,
     pub runs: Vec<u64>,
     pub in_keychain: bool,
+    /// Whether all that happened is told, also where nothing is wrong.
+    pub tells_all: bool,
 }
 
 /// What came of a run: a line of JSON.
@@ -21,8 +24,8 @@ pub struct Lane {
 pub struct Report {
     pub run: u64,
     pub tally: Tally,
-    /// What is wrong, and all that happened.
-    pub failure: Option<String>,
+    /// What is wrong, with all that happened.
+    pub story: Option<String>,
 }
 
 impl Lane {
@@ -41,14 +44,17 @@ impl Lane {
 
 pub fn main(lane: &str) -> ExitCode {
     let lane: Lane = serde_json::from_str(lane).unwrap();
-    let watchdog = Watchdog::start();
+    let watchdog = Watchdog::start(LIMIT);
     let mut keychain = Keychain::down();
     if lane.in_keychain {
         keychain.start();
     }
-    for run in lane.runs {
-        let report = scene::play(lane.seed, run, &mut keychain, &watchdog);
+    for &run in &lane.runs {
+        let report = scene::play(&lane, run, &mut keychain, &watchdog);
         println!("{}", serde_json::to_string(&report).unwrap());
     }
     ExitCode::SUCCESS
 }
+
+/// More than the waits of one deed together.
+const LIMIT: Duration = Duration::from_secs(150);

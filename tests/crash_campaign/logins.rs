@@ -59,7 +59,10 @@ impl Scene {
                 self.crew.order_all(&Order::GoOn);
             }
             answered = answered || self.crew.hear(&mut self.story, LONG, &mut answer).is_some();
-            if answered && done {
+            if !answered {
+                break;
+            }
+            if done {
                 let newest = self.newest(number);
                 self.story.note(Noted::LoggedOut(number, newest));
                 return;

@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 pub struct Watchdog(Arc<Mutex<(String, Instant)>>);
 
 impl Watchdog {
-    pub fn start() -> Self {
+    /// Nothing may take longer than `limit`.
+    pub fn start(limit: Duration) -> Self {
         let watchdog = Self(Arc::new(Mutex::new(("begins".to_owned(), Instant::now()))));
         let watched = watchdog.clone();
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let (doing, since) = watched.now();
-                if since.elapsed() > LIMIT {
-                    eprintln!("stuck for {LIMIT:?}: {doing}");
-                    // The workers end with their orders.
+                if since.elapsed() > limit {
+                    eprintln!("stuck for {limit:?}: {doing}");
+                    // Lanes end when nobody listens, workers when nobody orders.
                     std::process::exit(3);
                 }
             }
@@ -33,6 +34,3 @@ impl Watchdog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
-
-/// More than the waits of one deed together.
-const LIMIT: Duration = Duration::from_secs(120);
