@@ -169,13 +169,13 @@ impl<'a> Court<'a> {
     /// Nobody says logged out while the login lives.
     fn statements(&mut self) {
         let mut knows: HashMap<&str, usize> = HashMap::new();
-        let mut in_force = None;
+        let (mut before, mut in_force) = (None, None);
         let mut ended = HashSet::new();
         // The same about the same login is told once.
         let mut told = HashSet::new();
         for (at, noted) in &self.scene.story.entries {
             match noted {
-                Noted::LoggedIn(number) => in_force = Some(*number),
+                Noted::LoggedIn(number) => (before, in_force) = (in_force, Some(*number)),
                 Noted::LogsOut(number) => {
                     ended.insert(*number);
                 }
@@ -190,6 +190,11 @@ impl<'a> Court<'a> {
                 }
                 Noted::Said(by, said @ (Said::LoggedOut(_, why) | Said::Ended(why))) => {
                     let what = || format!("{at:.3?} {by} says {said:?}");
+                    let is_hook = matches!(said, Said::Ended(_));
+                    // The hook may come when the next login has begun, and tell of the one before.
+                    if is_hook && in_force != before && told.contains(&(by, why, before)) {
+                        continue;
+                    }
                     if !told.insert((by, why, in_force)) {
                         continue;
                     }
