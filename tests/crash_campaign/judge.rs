@@ -94,9 +94,8 @@ impl<'a> Court<'a> {
         let is_alive = self.scene.server.family_alive(family);
         if let Some(reuse) = history.iter().position(|entry| entry.what == What::Reuse) {
             let why = self.reuse(number, &history[..=reuse]);
-            if !self.ended.contains(&number) {
-                self.lost.insert(number, why);
-            }
+            // Also where somebody logs out before it is noticed.
+            self.lost.insert(number, why);
         } else if !is_alive && !self.ended.contains(&number) {
             self.wrong(format!("login {number} was revoked, though nobody logged out"));
         }
