@@ -5,6 +5,7 @@ mod support;
 use mock_server::MockServer;
 use reqwest_reauth::{LogoutReason, MemoryStore, Revocation};
 use support::steps::{after_a_second, names, user};
+use support::vault::User;
 use support::{Fixture, Logouts, access_tokens_sent, builder, client, found, soon, tokens};
 
 #[tokio::test]
@@ -38,6 +39,19 @@ async fn a_login_made_elsewhere_after_a_logout_here_is_picked_up() {
     t.session.drain().await;
     assert_eq!(t.logouts.all(), [LogoutReason::Requested]);
     assert_eq!(names(&mut events), ["logged in"]);
+}
+
+#[tokio::test]
+async fn a_logout_ends_a_login_made_elsewhere_since_this_program_saw_nobody() {
+    let t = User::new();
+    let running = t.program();
+    assert!(!running.is_logged_in().await.unwrap());
+    let (other, issued) = t.logged_in().await;
+    assert_eq!(soon(running.log_out()).await.unwrap(), Revocation::Revoked);
+    assert_eq!(t.vault.text(), None);
+    assert!(!t.server.family_alive(issued.family));
+    let error = t.get(&other).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::LoggedOutElsewhere));
 }
 
 #[tokio::test]

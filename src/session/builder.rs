@@ -116,7 +116,8 @@ impl SessionBuilder {
     /// Redirects, hidden retries and kept connections are off whatever is set here, and
     /// connecting takes 5 seconds at most. Leave out what would harm: a total time-out (an answer
     /// that is given up may cost the session; the exchange has a limit of its own), a default
-    /// `Authorization` header, and plain-text logging of what is sent.
+    /// `Authorization` header, and plain-text logging of what is sent. A token endpoint at plain
+    /// http, which is on this machine, is asked without any of it.
     ///
     /// ```no_run
     /// # fn set(builder: reqwest_reauth::SessionBuilder, certificate: reqwest::Certificate) {

@@ -184,7 +184,8 @@ impl State {
                     (Over::login(&tokens.login), Some(Arc::clone(tokens)), requested)
                 }
                 Phase::Unknown => (Over::AllUntil(at), None, requested),
-                Phase::LoggedOut(over) => (over.clone(), None, now.ended),
+                // By now another program may have logged in.
+                Phase::LoggedOut(_) => (Over::AllUntil(at), None, now.ended),
             };
             let phase = Phase::LoggedOut(over.clone());
             let next = Snapshot { epoch: now.epoch + 1, phase, ended };
