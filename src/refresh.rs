@@ -107,7 +107,7 @@ async fn refresh(
     asked: SystemTime,
 ) -> Result<Committed, Error> {
     // Look again: the store may hold newer tokens, another login or none.
-    let stored = core.read_store_locked().await?;
+    let stored = core.read_store_locked(locked).await?;
     step("read");
     if let Some(reason) = stored.refused {
         return over(core, locked, reason).await;
@@ -353,7 +353,7 @@ async fn rejected(
         locked.gate.refuse(current, reason);
     }
     // Look again: the login may be over already, or have newer tokens.
-    let stored = core.read_store_locked().await?;
+    let stored = core.read_store_locked(locked).await?;
     match core.tokens_of(current.epoch) {
         Ok(newest) if newest.supersede(current) => {
             if newest.freshness_at(Moment::now()) != Freshness::Expired {
@@ -408,10 +408,15 @@ async fn commit(
             return Err(core.state.logged_out());
         }
         Ok(Commit::Overtaken) => {
-            let _ = core.read_store_locked().await?;
+            let _ = core.read_store_locked(locked).await?;
             return core.tokens_of(tokens.epoch).map(Committed::Adopted);
         }
         Err(_) => {}
+    }
+    // Look again: from a logout that has returned on, no program hands its tokens out.
+    if core.is_out(&tokens.login).await {
+        core.logged_out_elsewhere(&tokens);
+        return Err(core.state.logged_out());
     }
     let Ok(published) = core.state.advance(tokens.epoch, &tokens) else {
         core.came_too_late(&tokens);

@@ -183,12 +183,10 @@ impl Locked {
             let _ = core.thread.spawn(async move {
                 let landed = late.landed().await;
                 // Look again: much may have happened since it was begun.
-                if let Some(tokens) = self.tokens.clone() {
-                    let login = tokens.login.clone();
-                    let is_out = goes_on.store.beside(move |kept| kept.is_out(&login)).await;
-                    if is_out.unwrap_or(false) {
-                        goes_on.logged_out_elsewhere(&tokens);
-                    }
+                if let Some(tokens) = self.tokens.clone()
+                    && goes_on.is_out(&tokens.login).await
+                {
+                    goes_on.logged_out_elsewhere(&tokens);
                 }
                 if landed && let Undo::Restore { login, before } = undo {
                     let restore = move |store: &Kept| store.restore(&before);

@@ -174,6 +174,13 @@ impl Core {
         due.for_each(|farewell| farewell.bring(tokens));
     }
 
+    /// Whether the user has logged out, in whatever program.
+    pub(crate) async fn is_out(&self, login: &LoginId) -> bool {
+        let login = login.clone();
+        // Where that can't be found out, the login was going on a moment ago.
+        self.store.beside(move |kept| kept.is_out(&login)).await.unwrap_or(false)
+    }
+
     /// The user has logged out in another program, and these are that login's newest tokens: to be
     /// revoked with the locks that are held, should that program not have come to it.
     pub(crate) fn logged_out_elsewhere(&self, tokens: &Tokens) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{Joined, JournalKey};
+use crate::refresh::{Joined, JournalKey, Locked};
 use crate::session::Core;
 use crate::session::state::Phase;
 use crate::store::{Kept, Loaded, Record, StoreError, Unreadable};
@@ -86,7 +86,7 @@ impl Core {
                         }
                         _ => core.read_store(core.store.read(Kept::load)).await,
                     };
-                    landing.land(result.map(|_| ()));
+                    landing.land(result);
                 });
             },
         )
@@ -94,8 +94,16 @@ impl Core {
 
     /// Reads the store and takes in what is newer. On the session's thread, under the locks: a
     /// logout that somebody left half done is settled with them.
-    pub(crate) async fn read_store_locked(self: &Arc<Self>) -> Result<Stored, Error> {
-        let (stored, out) = self.read_store(self.store.read(Kept::load)).await?;
+    pub(crate) async fn read_store_locked(
+        self: &Arc<Self>,
+        locked: &mut Locked,
+    ) -> Result<Stored, Error> {
+        let (from, loaded) = self.load(self.store.read(Kept::load)).await?;
+        if let Loaded::Out(_) = &loaded {
+            // First: once it is told that nobody is logged in, the program may end.
+            locked.enter(self)?;
+        }
+        let (stored, out) = self.learn(from, loaded)?;
         if let Some(tokens) = out {
             self.logged_out_elsewhere(&tokens);
         }
@@ -105,10 +113,24 @@ impl Core {
     async fn read_store(
         &self,
         loaded: impl Future<Output = Result<Loaded, Error>>,
-    ) -> Result<(Stored, Option<Tokens>), Error> {
+    ) -> Result<(), Error> {
+        let (from, loaded) = self.load(loaded).await?;
+        self.learn(from, loaded).map(|_| ())
+    }
+
+    /// What the store says, and the epoch that it was asked in.
+    async fn load(
+        &self,
+        loaded: impl Future<Output = Result<Loaded, Error>>,
+    ) -> Result<(u64, Loaded), Error> {
         let from = self.state.epoch();
         *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let loaded = loaded.await?;
+        Ok((from, loaded.await?))
+    }
+
+    /// Takes in what the store said. The tokens, if any, are of a login that is over, and still
+    /// in it.
+    fn learn(&self, from: u64, loaded: Loaded) -> Result<(Stored, Option<Tokens>), Error> {
         if self.state.epoch() != from {
             // A login or a logout came meanwhile: what was read is older than that.
             return Ok((Stored::default(), None));

@@ -77,8 +77,9 @@ impl KeychainStore {
         Self { service: service.into(), account: account.into(), backend, idle: Mutex::new(None) }
     }
 
-    /// Runs `call` on the keychain, and once more on a new connection if an old one failed: a
-    /// keychain's daemon that was restarted knows nothing of the connections before.
+    /// Runs `call` on the keychain, and once more on a new connection if that failed: a keychain's
+    /// daemon that was restarted knows nothing of the connections before, and an entry that is
+    /// removed while it is looked at is a failure, too.
     fn call<T>(&self, call: impl Fn(&Entries<'_>) -> Result<T, Trouble>) -> Result<T, StoreError> {
         let Self { backend, service, account, .. } = self;
         let is_failed =
@@ -90,10 +91,12 @@ impl KeychainStore {
             }
             result
         };
+        let open = || (backend.open)().map_err(Trouble::NotOpened);
         let idle = self.idle().take();
-        let result = match idle.map(attempt) {
-            Some(result) if !is_failed(&result) || !backend.reconnects => result,
-            _ => (backend.open)().map_err(Trouble::NotOpened).and_then(attempt),
+        let first = idle.map_or_else(open, Ok).and_then(attempt);
+        let result = match is_failed(&first) && backend.reconnects {
+            true => open().and_then(attempt),
+            false => first,
         };
         result.map_err(|trouble| trouble.tell(backend))
     }
