@@ -41,6 +41,11 @@ async fn a_hundred_requests_that_get_a_401_make_one_refresh() {
 }
 
 #[tokio::test]
+async fn eight_processes_at_expiry_make_one_refresh() {
+    behaviour::eight_processes_at_expiry_make_one_refresh(fresh()).await;
+}
+
+#[tokio::test]
 async fn a_revoked_grant_ends_the_session_with_one_post() {
     behaviour::a_revoked_grant_ends_the_session_with_one_post(fresh()).await;
 }

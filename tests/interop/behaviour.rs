@@ -1,5 +1,7 @@
 //! What has to hold at every server.
 
+use std::time::Duration;
+
 use reqwest_middleware::ClientBuilder;
 use reqwest_reauth::{Error, LogoutReason, Revocation};
 use tokio::sync::Barrier;
@@ -7,7 +9,8 @@ use tokio::sync::Barrier;
 use crate::process::Process;
 use crate::server::{CLIENT_ID, CLIENT_SECRET, Server, State};
 use crate::support::{found, join_all, soon, statuses};
-use crate::user::{Together, User, refresh};
+use crate::user::{Together, User, refresh, tokens};
+use crate::worker::{Program, Worker, together};
 
 pub async fn a_refused_token_costs_one_refresh_and_the_request_succeeds(
     server: impl Server,
@@ -61,6 +64,34 @@ pub async fn a_hundred_requests_that_get_a_401_make_one_refresh(server: impl Ser
         grants: 1,
     };
     assert_eq!(t.server.state().await, state);
+}
+
+/// All have found the token over before one of them has the lock.
+pub async fn eight_processes_at_expiry_make_one_refresh(server: impl Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let program = Program {
+        origin: server.origin(),
+        token_url: server.token_url(),
+        revocation_url: server.revocation_url(),
+        client_id: CLIENT_ID.to_owned(),
+        client_secret: Some(CLIENT_SECRET.to_owned()),
+        account: "default".to_owned(),
+        file: Some(directory.path().join("session")),
+        state_dir: None,
+        lock_wait: None,
+    };
+    let issued = tokens(&server.log_in().await);
+    let ended = issued.expires_in(Duration::from_millis(1));
+    program.session().log_in(ended).await.unwrap();
+
+    let mut programs: Vec<_> = (0..8).map(|_| Worker::stopping_at("waiting", &program)).collect();
+    together(&mut programs, "get 5", "waiting");
+    for program in &programs {
+        assert_eq!(program.lines(5), ["200"; 5]);
+    }
+    let state =
+        State { token_requests: 1, refreshes: 1, api_ok: 40, grants: 1, ..State::default() };
+    assert_eq!(server.state().await, state);
 }
 
 pub async fn a_revoked_grant_ends_the_session_with_one_post(server: impl Server) {

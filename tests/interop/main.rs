@@ -3,6 +3,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/worker.rs"]
+mod worker;
 
 mod behaviour;
 mod process;

@@ -65,7 +65,7 @@ impl<S: Server> User<S> {
     }
 }
 
-fn tokens(issued: &Value) -> TokenResponse {
+pub fn tokens(issued: &Value) -> TokenResponse {
     TokenResponse::from_json(issued.to_string().as_bytes()).unwrap()
 }
 
