@@ -13,7 +13,9 @@ mod holder;
 mod home;
 
 mod clocks;
+mod kills;
 mod logins;
+mod logouts;
 mod many;
 mod places;
 mod refusals;
