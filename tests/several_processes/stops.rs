@@ -19,7 +19,7 @@ async fn stopped_at_every_step(kept: Kept) {
         let exchanges = home.exchanges();
         let mut other = home.start_impatient();
         let outcome = other.get();
-        if point.is_locked() && !is_saved(point) {
+        if point.is_locked() && !is_durable(point) {
             assert!(
                 outcome.starts_with("later") && outcome.contains("another program"),
                 "{point:?}: {outcome}"
@@ -37,9 +37,9 @@ async fn stopped_at_every_step(kept: Kept) {
     }
 }
 
-/// What was saved, others take without a turn.
-fn is_saved(point: Point) -> bool {
-    point == Point::Step("saved") || point == Point::Step("published")
+/// What is durable, others take without a turn.
+fn is_durable(point: Point) -> bool {
+    ["journaled", "saved", "published"].map(Point::Step).contains(&point)
 }
 
 #[tokio::test]
