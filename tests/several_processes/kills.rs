@@ -51,6 +51,7 @@ async fn after_a_kill_at_every_step(kept: Kept, grace: Duration) {
         wanted.push((point, expected.to_owned(), exchanges));
 
         // And so it stays.
+        next.end();
         assert_eq!(home.is_logged_in().await, outcome == "200", "{point:?}");
         let again = if outcome == "200" { "200" } else { "logged out" };
         assert_eq!(home.start().get(), again, "{point:?}");
