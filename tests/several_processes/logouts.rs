@@ -89,7 +89,7 @@ fn is_rotated(point: Point) -> bool {
 
 /// Whether its waiters may have had the new token before the logout.
 fn is_published(point: Point) -> bool {
-    ["saved", "published", "unlocked"].map(Point::Step).contains(&point)
+    ["published", "unlocked"].map(Point::Step).contains(&point)
 }
 
 /// The tokens that the server was told to revoke.
