@@ -1,12 +1,14 @@
 //! A record in a file, and what becomes of a session whose store fails.
-#![cfg(unix)]
 
 mod support;
 
 use std::error::Error as StdError;
 use std::fs;
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 
 // The file.
 
+#[cfg(unix)]
 #[tokio::test]
 async fn the_file_is_its_owners_alone_and_so_is_a_directory_that_was_missing() {
     let f = Files::new();
@@ -41,6 +44,7 @@ async fn the_file_is_its_owners_alone_and_so_is_a_directory_that_was_missing() {
     assert_eq!(mode(&f.path), 0o600);
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn a_directory_that_was_there_keeps_its_rights() {
     let f = Files::new();
@@ -638,6 +642,7 @@ impl Files {
     }
 }
 
+#[cfg(unix)]
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }

@@ -1,5 +1,4 @@
 //! Programs that share a session take turns: one refresh, whoever wants it.
-#![cfg(unix)]
 
 #[cfg(all(feature = "keychain", target_os = "linux"))]
 #[path = "support/keychain.rs"]
@@ -182,6 +181,16 @@ fn eight_processes_on_a_stale_token_make_one_refresh_with_the_keychain() {
     keychain::in_a_session(name, async |_keychain| {
         eight_processes_refresh_once(|_| "keychain".to_owned());
     });
+}
+
+/// In the Credential Manager.
+#[cfg(all(feature = "keychain", windows))]
+#[test]
+fn eight_processes_on_a_stale_token_make_one_refresh_with_the_keychain() {
+    use reqwest_reauth::{KeychainStore, TokenStore};
+
+    eight_processes_refresh_once(|_| "keychain".to_owned());
+    KeychainStore::new("reqwest-reauth-cli", "default").clear().unwrap();
 }
 
 #[test]

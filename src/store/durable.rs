@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// Writes the file at `path`, over the one before: whole or not at all, and durable on return.
 /// Makes its directory where there is none.
@@ -11,11 +13,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create_private_directory(directory)?;
     let temporary = temporary_beside(path)?;
     let result = write_private(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| undisturbed(|| fs::rename(&temporary, path)))
         .and_then(|()| sync_directory(directory));
     if result.is_err() {
         // The first error is the one to tell; the temporary file may not even exist.
-        let _ = fs::remove_file(&temporary);
+        let _ = undisturbed(|| fs::remove_file(&temporary));
     }
     result
 }
@@ -35,21 +37,26 @@ pub(crate) fn replace_from(room: &Path, path: &Path, bytes: &[u8]) -> io::Result
     file.set_len(bytes.len() as u64)?;
     file.sync_all()?;
     drop(file);
-    fs::rename(room, path).and_then(|()| sync_directory(directory_of(path)))
+    undisturbed(|| fs::rename(room, path)).and_then(|()| sync_directory(directory_of(path)))
+}
+
+/// What the file at `path` holds.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    undisturbed(|| fs::read(path))
 }
 
 /// Whether the file at `path` could be replaced now.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
     let written = write_private(&temporary, b" ");
-    let removed = fs::remove_file(&temporary);
+    let removed = undisturbed(|| fs::remove_file(&temporary));
     written.and(removed)
 }
 
 /// Removes the file at `path`, and what a [`replace`] of it left behind that was killed. One that
 /// isn't there is removed already.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match undisturbed(|| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => remove_leftovers(path),
     }
@@ -84,7 +91,7 @@ fn remove_leftovers(path: &Path) -> io::Result<()> {
             .and_then(|rest| rest.strip_prefix(b"."))
             .and_then(|rest| rest.strip_suffix(b".tmp"));
         if middle.is_some_and(|random| random.len() == 16) {
-            match fs::remove_file(entry.path()) {
+            match undisturbed(|| fs::remove_file(entry.path())) {
                 // Its writer was not killed, and has it in its place by now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
@@ -127,5 +134,60 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
             Ok(())
         }
         result => result,
+    }
+}
+
+/// Tries again, for a second at most, what fails because somebody else has the file open. That
+/// happens on Windows alone, where scanners, indexers and backups open what was just written.
+fn undisturbed<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match attempt() {
+            Err(error) if is_in_use(&error) && pause <= PAUSE_MAX => thread::sleep(pause),
+            result => return result,
+        }
+        pause *= 2;
+    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    cfg!(windows) && matches!(error.raw_os_error(), Some(ACCESS_DENIED | SHARING_VIOLATION))
+}
+
+// Windows' numbers. The first also means what it says: then it is told a second later.
+const ACCESS_DENIED: i32 = 5;
+const SHARING_VIOLATION: i32 = 32;
+
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// With all the shorter ones before it a second: a store's call has three.
+const PAUSE_MAX: Duration = Duration::from_millis(512);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// How often it is tried, and what comes of it, where the first `failures` attempts fail.
+    fn tried(failures: usize, code: i32) -> (usize, bool) {
+        let attempts = Cell::new(0);
+        let result = undisturbed(|| {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() > failures { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+        });
+        (attempts.get(), result.is_ok())
+    }
+
+    #[test]
+    fn a_file_in_use_is_tried_again_eleven_times_at_most_on_windows_and_nowhere_else() {
+        for code in [ACCESS_DENIED, SHARING_VIOLATION] {
+            assert_eq!(tried(3, code), if cfg!(windows) { (4, true) } else { (1, false) });
+        }
+        let for_good = tried(usize::MAX, SHARING_VIOLATION);
+        assert_eq!(for_good, (if cfg!(windows) { 11 } else { 1 }, false));
+        // Not found; the disk is full.
+        assert_eq!((tried(1, 2), tried(1, 112)), ((1, false), (1, false)));
+        assert_eq!(tried(0, 0), (1, true));
     }
 }

@@ -1,7 +1,6 @@
 //! A record in a plain file that only its owner can read.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -58,7 +57,7 @@ impl TokenStore for FileStore {
     }
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
-        match fs::read(&self.path).map(Zeroizing::new) {
+        match durable::read(&self.path).map(Zeroizing::new) {
             Ok(bytes) => Ok(Some(Record::from_bytes(&bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", error)),
@@ -80,7 +79,7 @@ impl TokenStore for FileStore {
     }
 
     fn set_aside(&self) -> Result<(), StoreError> {
-        match fs::read(&self.path).map(Zeroizing::new) {
+        match durable::read(&self.path).map(Zeroizing::new) {
             Ok(bytes) => durable::replace(&self.damaged(), &bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
