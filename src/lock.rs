@@ -27,7 +27,17 @@ pub(crate) struct ProcessLock {
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held(#[expect(dead_code, reason = "held, not used")] Option<File>);
+pub(crate) struct Held(Option<File>);
+
+impl Drop for Held {
+    /// Not left to the end of the file: Windows then frees the lock when it finds the time.
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // The end of the file follows.
+            let _ = file.unlock();
+        }
+    }
+}
 
 impl ProcessLock {
     pub(crate) fn new(place: Option<Place>, limit: Duration, store: String) -> Self {

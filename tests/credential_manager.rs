@@ -122,8 +122,9 @@ fn a_program_that_is_killed_while_it_saves_leaves_one_whole_record() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
-        assert_eq!(lines.filter(|line| line.ends_with(SAVED)).take(saves).count(), saves);
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let saved = lines.by_ref().filter(|line| line.ends_with(SAVED)).take(saves).count();
+        assert_eq!(saved, saves);
         program.kill().unwrap();
         program.wait().unwrap();
         let read = store.load().unwrap().unwrap();

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use mock_server::{Fault, MockServer, Route, What};
 use reqwest_reauth::{
-    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, StoreError,
-    TokenStore,
+    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Session, StoreError, TokenStore,
 };
 use support::{
     AskingStore, Call, Logouts, Turnstile, builder, client, found, refresh_tokens_sent, soon,
@@ -73,19 +72,21 @@ async fn saving_leaves_nothing_but_the_file_and_clearing_not_even_that() {
     soon(session.log_out()).await.unwrap();
 }
 
-/// Whoever has the old file open goes on reading the old record: it is never written into.
+/// Whoever has the old file open goes on reading the old record: it is never written into. On
+/// Windows a save may wait for readers, and this one never pauses.
+#[cfg(unix)]
 #[tokio::test]
 async fn a_reader_sees_one_record_or_the_next_and_never_a_mixture() {
     let f = Files::new();
     f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
     let store = FileStore::new(&f.path);
     let records = [b'a', b'b'].map(|byte| vec![byte; 100_000]);
-    store.save(&Record::from_bytes(&records[0])).unwrap();
+    store.save(&reqwest_reauth::Record::from_bytes(&records[0])).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in 1..=100 {
-                store.save(&Record::from_bytes(&records[n % 2])).unwrap();
+                store.save(&reqwest_reauth::Record::from_bytes(&records[n % 2])).unwrap();
             }
             done.store(true, Ordering::SeqCst);
         });

@@ -31,7 +31,7 @@ impl Notes {
         let Some(path) = place.file_if_any(kind)? else {
             return Ok(None);
         };
-        match fs::read(&path) {
+        match durable::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(place, "read", &path, error)),
