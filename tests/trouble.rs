@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use mock_server::{Fault, MockServer, Route};
 use reqwest::Client;
 use reqwest_reauth::{
-    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, RefreshError, RefreshToken,
-    Revocation, Session, StoreError, TokenEndpoint, TokenResponse, TokenStore,
+    Event, LogoutReason, MemoryStore, OAuth2Endpoint, RefreshError, RefreshToken, Revocation,
+    Session, StoreError, TokenEndpoint, TokenResponse, TokenStore,
 };
 use support::{
     AskingStore, Call, Fixture, Logouts, Turnstile, builder, client, found, join_all, soon, tokens,
@@ -482,7 +482,7 @@ async fn a_panic_in_the_endpoint_is_an_error_for_all_and_the_session_lives() {
 #[tokio::test]
 async fn what_a_killed_save_left_behind_goes_with_the_logout() {
     let directory = tempfile::tempdir().unwrap();
-    let store = FileStore::new(directory.path().join("tokens.json"));
+    let store = reqwest_reauth::FileStore::new(directory.path().join("tokens.json"));
     for name in ["tokens.json", "tokens.json.0123456789abcdef.tmp", "other.0123456789abcdef.tmp"] {
         std::fs::write(directory.path().join(name), "secret").unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::said::Said;
+use super::said::Said;
 
 /// Whose requests that begin from now on are answered.
 pub struct Answers {

@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
-use crate::lane::{Lane, Report};
-use crate::plan;
-use crate::tally::Tally;
-use crate::watchdog::Watchdog;
+use super::lane::{Lane, Report};
+use super::plan;
+use super::tally::Tally;
+use super::watchdog::Watchdog;
 
 struct Campaign {
     runs: u64,

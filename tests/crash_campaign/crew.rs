@@ -5,10 +5,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use crate::programs;
-use crate::said::{Order, Said};
-use crate::story::{Noted, Story};
-use crate::worker::Setting;
+use super::programs;
+use super::said::{Order, Said};
+use super::story::{Noted, Story};
+use super::worker::Setting;
 
 pub struct Crew {
     setting: Setting,

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use mock_server::{Fault, Hold, Route};
 
-use crate::crew::TICK;
-use crate::keychain::Keychain;
-use crate::plan::{Deed, Moment};
-use crate::said::{Order, Said};
-use crate::scene::Scene;
-use crate::story::Noted;
+use super::crew::TICK;
+use super::keychain::Keychain;
+use super::plan::{Deed, Moment};
+use super::said::{Order, Said};
+use super::scene::Scene;
+use super::story::Noted;
 
 /// A worker that stands where it was to be, and the server's part in that.
 pub struct There {

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use mock_server::{Entry, FamilyId, Recorded, Route, What};
 
-use crate::logins;
-use crate::said::Said;
-use crate::scene::{self, Scene};
-use crate::story::Noted;
+use super::logins;
+use super::said::Said;
+use super::scene::{self, Scene};
+use super::story::Noted;
 
 /// What is wrong; counts what is not.
 pub fn judge(scene: &mut Scene) -> Vec<String> {

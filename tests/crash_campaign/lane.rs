@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keychain::{self, Keychain};
-use crate::scene;
-use crate::tally::Tally;
-use crate::watchdog::Watchdog;
+use super::keychain::{self, Keychain};
+use super::scene;
+use super::tally::Tally;
+use super::watchdog::Watchdog;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lane {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::deeds::There;
-use crate::said::{Order, Said};
-use crate::scene::{Scene, user};
-use crate::story::Noted;
+use super::deeds::There;
+use super::said::{Order, Said};
+use super::scene::{Scene, user};
+use super::story::Noted;
 
 impl Scene {
     /// A new login by the worker whose turn it is. It may be busy, or the store may be down: then

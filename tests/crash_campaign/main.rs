@@ -5,38 +5,18 @@
 //! Each run has a mock server, a store and 2 to 4 workers, which are processes that make requests
 //! all the time. What goes wrong follows from the seed and the run's number. At its end the
 //! server's history decides what was lost.
-#![cfg(all(feature = "keychain", target_os = "linux"))]
 
-mod answers;
-mod campaign;
-mod chance;
-mod crew;
-mod deeds;
-mod judge;
-#[path = "../support/keychain.rs"]
-mod keychain;
-mod lane;
-mod logins;
-mod plan;
-#[path = "../support/programs.rs"]
-#[allow(dead_code, reason = "it can also build examples")]
-mod programs;
-mod said;
-mod scene;
-mod steps;
-mod story;
-mod tally;
-mod watchdog;
-mod worker;
+/// Where there are signals, and a Secret Service of its own for each run.
+#[cfg(target_os = "linux")]
+#[path = "program.rs"]
+mod program;
 
-use std::process::ExitCode;
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    program::main()
+}
 
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[..] {
-        ["worker", setting] => worker::run(setting),
-        ["lane", lane] => lane::main(lane),
-        _ => campaign::main(&args),
-    }
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("the crash campaign was not run: it needs Linux");
 }

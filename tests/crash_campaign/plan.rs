@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mock_server::Fault;
 
-use crate::chance::Chance;
+use super::chance::Chance;
 
 #[derive(Debug)]
 pub struct Plan {

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use mock_server::{FamilyId, MockServer};
 
-use crate::answers::Answers;
-use crate::chance::Chance;
-use crate::crew::{Crew, TICK};
-use crate::judge;
-use crate::keychain::Keychain;
-use crate::lane::{Lane, Report};
-use crate::plan::{Deed, GRACE, Plan};
-use crate::said::{Order, Said};
-use crate::story::{Noted, Story};
-use crate::tally::Tally;
-use crate::watchdog::Watchdog;
-use crate::worker::Setting;
+use super::answers::Answers;
+use super::chance::Chance;
+use super::crew::{Crew, TICK};
+use super::judge;
+use super::keychain::Keychain;
+use super::lane::{Lane, Report};
+use super::plan::{Deed, GRACE, Plan};
+use super::said::{Order, Said};
+use super::story::{Noted, Story};
+use super::tally::Tally;
+use super::watchdog::Watchdog;
+use super::worker::Setting;
 
 pub struct Scene {
     pub plan: Plan,

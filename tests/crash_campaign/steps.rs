@@ -9,7 +9,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::said::Said;
+use super::said::Said;
 
 /// Where to stop, if anywhere.
 #[derive(Clone, Default)]

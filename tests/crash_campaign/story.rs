@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::said::Said;
+use super::said::Said;
 
 pub struct Story {
     started: Instant,

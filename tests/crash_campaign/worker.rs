@@ -11,8 +11,8 @@ use reqwest_reauth::{Error, Event, Events, FileStore, OAuth2Endpoint, Session, T
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::said::{Order, Said};
-use crate::steps::Steps;
+use super::said::{Order, Said};
+use super::steps::Steps;
 
 /// What all workers of a run share, and the name of one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
