@@ -20,7 +20,8 @@ pub enum Event {
     RefreshFailed(Error),
     /// The session ended.
     LoggedOut(LogoutReason),
-    /// New tokens could not be stored. They are in use from memory, saving goes on being tried,
+    /// New tokens could be made durable nowhere, neither in the store nor, where there is one, in
+    /// the journal. They are in use from memory, saving goes on being tried,
     /// and no other refresh is made meanwhile: if the program ends before the store works again,
     /// the session may be lost.
     PersistFailed(Error),

@@ -25,8 +25,10 @@
 //! | `logged in` | info | `service`, `account` |
 //! | `logged out` | info | `service`, `account`, `reason` |
 //! | `new tokens could not be stored` | warn | `service`, `account`, `error` |
+//! | `new tokens are in the journal, not in the store` | warn | `service`, `account`, `error` |
 //! | `new tokens stored after all` | info | `service`, `account` |
 //! | `refresh withheld` | debug | `service`, `account`, `retry_after_ms` |
+//! | how far a refresh has come | trace | `step` (`waiting`, `locked`, `read`, `marked`, `answered`, `journaled`, `saved`, `published`, `unlocked`) |
 //!
 //! [`Session::metrics`] has the same in numbers, [`Session::events`] as it happens.
 //!

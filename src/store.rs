@@ -95,11 +95,13 @@ pub trait TokenStore: Send + Sync + 'static {
 pub enum Shared {
     /// No other process.
     Nowhere,
-    /// Whoever can reach this file: they meet in files beside it, with its name.
+    /// Whoever can reach this file: they meet in files beside it, with its name. A save is as
+    /// durable as those are.
     Beside(PathBuf),
     /// The user's other programs, by this name: they meet in the
     /// [state directory](crate::SessionBuilder::state_dir). Stores of the same name hold the same
-    /// record.
+    /// record. New tokens are durable in a sealed journal there before they are saved, so that a
+    /// save may fail, hang or come late.
     Named(String),
 }
 

@@ -318,6 +318,8 @@ fn status_tells_how_the_login_stands() {
     for moment in ["received_at", "expires_at"] {
         assert!(status.as_object_mut().unwrap().remove(moment).unwrap().is_u64());
     }
+    let by = status.as_object_mut().unwrap().remove("received_by").unwrap();
+    assert!(by.as_str().unwrap().starts_with("cli (process "), "{by}");
     let file = machine.path("tokens/default.tokens.json");
     let expected = json!({
         "logged_in": true,
@@ -329,6 +331,10 @@ fn status_tells_how_the_login_stands() {
         "client_id": "cli",
         "origins": [machine.server.origin()],
         "refreshes": 1,
+        "lock": machine.path("tokens/default.tokens.json.lock"),
+        "unanswered_since": null,
+        "journal_waiting": false,
+        "failed_at": null,
         "cooldown_ms": null,
     });
     assert_eq!(status, expected);

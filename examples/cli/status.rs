@@ -31,6 +31,11 @@ pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
             "received_at": status.received_at().map(unix_seconds),
             "expires_at": status.expires_at().map(unix_seconds),
             "refreshes": status.refreshes(),
+            "received_by": status.received_by(),
+            "lock": status.lock_file(),
+            "unanswered_since": status.unanswered_since().map(unix_seconds),
+            "journal_waiting": status.is_journal_waiting(),
+            "failed_at": status.failed_at().map(unix_seconds),
             "cooldown_ms": status.cooldown().map(|cooldown| cooldown.as_millis()),
         }))?;
     } else {

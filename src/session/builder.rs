@@ -79,11 +79,12 @@ impl SessionBuilder {
         self
     }
 
-    /// The directory where the programs that share a keychain's entry take turns, and where it is
-    /// noted, without a secret, that somebody is logged in. All programs that share the session must name the same one; it
-    /// belongs to the user, who alone can write to it. Default: `reqwest-reauth` in
-    /// `~/.local/state` (macOS: `~/Library/Application Support`, Windows: local application
-    /// data), where `~` is the home directory of the password database.
+    /// The directory where the programs that share a keychain's entry take turns, and note what the
+    /// others have to know; new tokens among it, sealed with a key that is in the entry alone. All
+    /// programs that share the session must name the same one; it belongs to the user, who alone
+    /// can write to it. Default: `reqwest-reauth` in `~/.local/state` (macOS:
+    /// `~/Library/Application Support`, Windows: local application data), where `~` is the home
+    /// directory of the password database.
     pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(directory.into());
         self

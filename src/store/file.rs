@@ -19,7 +19,8 @@ use crate::store::{Record, Shared, StoreError, TokenStore, durable};
 /// A save is whole or not at all: a new file is written beside the old one, flushed to the disk
 /// and renamed over it. Where `path` is a symbolic link, it is replaced by a file. A damaged
 /// record that a login replaces is kept aside, as `NAME.damaged`, until a logout. `NAME.lock` is
-/// what the programs that share the file take turns by; it is never removed.
+/// what the programs that share the file take turns by; it is never removed. What else they note
+/// for each other (`NAME.mark`, `.room`, `.trace`, `.….out`, `.….refused`) holds no token.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,
