@@ -174,6 +174,25 @@ fn a_clear_that_cannot_look_for_leftovers_says_so_and_one_that_can_leaves_those_
 }
 
 #[test]
+fn a_read_that_meets_a_removal_elsewhere_is_tried_again() {
+    let map = Map::default();
+    store(&map, never).save(&Record::from_bytes(b"record")).unwrap();
+    let gets = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&gets);
+    let removing = Arc::clone(&map);
+    // Found, and gone when it is looked at.
+    let ask = move |what: &str, _: &str| {
+        let first = what == "get" && count.fetch_add(1, Ordering::SeqCst) == 0;
+        first.then(|| {
+            removing.lock().unwrap().clear();
+            When::Before
+        })
+    };
+    assert!(store(&map, ask).load().unwrap().is_none());
+    assert_eq!(gets.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn a_store_that_cannot_be_opened_is_called_by_its_name() {
     let closed = KeychainStore::with_backend("the vault", "my-cli", "work", || {
         Err(Error::PlatformFailure("no card in the reader".into()))
