@@ -115,7 +115,13 @@ impl Core {
         loaded: impl Future<Output = Result<Loaded, Error>>,
     ) -> Result<(), Error> {
         let (from, loaded) = self.load(loaded).await?;
-        self.learn(from, loaded).map(|_| ())
+        let _ = self.learn(from, loaded)?;
+        let snapshot = self.state.now();
+        if snapshot.is_logged_out() {
+            // A refresh under way would find it out, some time.
+            self.refreshing.abandon_before(snapshot.epoch, self.state.logged_out());
+        }
+        Ok(())
     }
 
     /// What the store says, and the epoch that it was asked in.
@@ -173,7 +179,6 @@ impl Core {
         let reason = why.unwrap_or(LogoutReason::LoggedOutElsewhere);
         if self.state.tokens().is_some() {
             self.end(from, reason);
-            self.refreshing.abandon_before(from + 1, Error::logged_out(Some(reason)));
         }
         let _ = self.state.loaded(from, Err(why));
     }
