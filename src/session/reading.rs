@@ -99,8 +99,9 @@ impl Core {
         locked: &mut Locked,
     ) -> Result<Stored, Error> {
         let (from, loaded) = self.load(self.store.read(Kept::load)).await?;
-        if let Loaded::Out(_) = &loaded {
-            // First: once it is told that nobody is logged in, the program may end.
+        if let Loaded::Out(_) | Loaded::Refused(_) = &loaded {
+            // What is left of it goes; but once it is told that nobody is logged in, the program
+            // may end.
             locked.enter(self)?;
         }
         let (stored, out) = self.learn(from, loaded)?;
