@@ -124,9 +124,9 @@ async fn refresh(
         return Err(Error::login_required());
     };
     let mut brief = Brief::of(&current);
-    // The server has said no to this one, and it could not be noted: don't ask again.
-    if let Some(reason) = locked.gate.refused(&current) {
-        return rejected(core, locked, &current, brief, reason).await;
+    // The server has said no to this one, and the store could not be read: don't ask again.
+    if let Some(reason) = current.rejected.get() {
+        return rejected(core, locked, &current, brief, *reason).await;
     }
     let failed = failure_of(core, &brief).await?;
     if let Some(failure) = &failed
@@ -268,10 +268,10 @@ async fn rejected(
     reason: LogoutReason,
 ) -> Result<Committed, Error> {
     // First: nobody shall send that token again, whatever comes next.
+    let _ = current.rejected.set(reason);
     let note = move |kept: &Kept| kept.note_refused(&brief, reason);
-    if locked.write(core, Undo::Nothing, note).await.is_err() {
-        locked.gate.refuse(current, reason);
-    }
+    // Where it can't be noted, it is known here.
+    let _ = locked.write(core, Undo::Nothing, note).await;
     // Look again: the login may be over already, or have newer tokens.
     let stored = core.read_store_locked(locked).await?;
     match core.tokens_of(current.epoch) {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use crate::event::LogoutReason;
 use crate::lock::digest;
 use crate::refresh::JournalKey;
 
@@ -205,6 +206,8 @@ pub(crate) struct Tokens {
     pub(crate) key: Option<JournalKey>,
     /// The program that received them, for people.
     pub(crate) saved_by: Arc<str>,
+    /// The server has refused the refresh token for good, and this is why.
+    pub(crate) rejected: OnceLock<LogoutReason>,
     /// A server refused this access token, and a refresh because of that is under way.
     pub(crate) refused: AtomicBool,
     /// The origins (a bit each) that have accepted this access token.
@@ -245,6 +248,7 @@ impl Tokens {
             header: response.header(),
             key: identity.key,
             saved_by: program(),
+            rejected: OnceLock::new(),
             refused: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
         }

@@ -5,8 +5,9 @@ mod support;
 
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::LogoutReason;
+use support::steps::after_a_second;
 use support::vault::User;
-use support::{Call, found, soon};
+use support::{Call, found, soon, tokens};
 
 /// The answer to a refresh and the one to its repetition are lost.
 async fn lose_an_answer(t: &User) -> reqwest_reauth::Session {
@@ -113,6 +114,30 @@ async fn what_the_server_has_refused_no_program_sends_again_though_it_could_not_
     let (session, _) = t.logged_in().await;
     t.server.expire_access_tokens();
     assert_eq!(t.get(&session).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn the_servers_word_is_the_reason_though_another_login_came_before_it_could_be_acted_on() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.server.revoke_user("alice");
+    let held = t.server.hold_answers(Route::Token);
+    let refused = async {
+        soon(held.arrived(1)).await;
+        t.vault.fail(&[Call::Load]);
+        held.release();
+    };
+    let (result, ()) = tokio::join!(t.get(&session), refused);
+    let error = result.unwrap_err();
+    assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
+    t.vault.fail(&[]);
+    t.program().log_in(tokens(&t.server.log_in("bob"))).await.unwrap();
+    after_a_second().await;
+    let error = t.get(&session).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert_eq!(t.server.counters().token_requests, 1);
+    session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::Revoked]);
 }
 
 #[tokio::test]

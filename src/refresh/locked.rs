@@ -12,7 +12,6 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
-use crate::event::LogoutReason;
 use crate::lock::Held;
 use crate::refresh::{client, within};
 use crate::session::{Core, Entered, step};
@@ -22,25 +21,12 @@ use crate::token::{LoginId, Tokens};
 /// What only one transaction at a time may touch: a refresh, a login or a logout.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// The tokens (by epoch and generation) whose refresh token the server has refused for good,
-    /// where that could not be noted.
-    refused: Option<((u64, u64), LogoutReason)>,
     http: Option<reqwest::Client>,
     /// How often in a row a refresh of these tokens was refused without a readable reason.
     unreadable: Option<((u64, u64), u32)>,
 }
 
 impl Gate {
-    /// The server has refused the refresh token of `tokens` for good.
-    pub(crate) fn refuse(&mut self, tokens: &Tokens, reason: LogoutReason) {
-        self.refused = Some(((tokens.epoch, tokens.generation), reason));
-    }
-
-    pub(crate) fn refused(&self, tokens: &Tokens) -> Option<LogoutReason> {
-        let of = (tokens.epoch, tokens.generation);
-        self.refused.filter(|(refused, _)| *refused == of).map(|(_, reason)| reason)
-    }
-
     /// How many refreshes of these tokens in a row, this one included, were refused without a
     /// readable reason.
     pub(crate) fn unreadable(&mut self, tokens: &Tokens, outcome: Outcome) -> u32 {

@@ -177,15 +177,13 @@ impl Core {
 
     /// Nobody is logged in any more, by the store; because of `why`, where that is noted.
     fn nobody(&self, from: u64, why: Option<LogoutReason>) {
-        let reason = why.unwrap_or(LogoutReason::LoggedOutElsewhere);
-        if self.state.tokens().is_some() {
-            self.end(from, reason);
+        if let Some(tokens) = self.state.tokens() {
+            self.end(from, why.unwrap_or_else(|| ended_by(&tokens)));
         }
         let _ = self.state.loaded(from, Err(why));
     }
 
     fn take_in(&self, from: u64, mut tokens: Tokens) {
-        let elsewhere = LogoutReason::LoggedOutElsewhere;
         let snapshot = self.state.now();
         if self.unborn().contains(&tokens.login) {
             // Our own, which says itself when it begins.
@@ -206,11 +204,15 @@ impl Core {
             Phase::LoggedIn(_) | Phase::LoggedOut(_) => {
                 tokens.epoch = from + 1;
                 self.storm.forget();
-                if self.state.log_in(Arc::new(tokens), elsewhere).is_ok() {
+                let reason = match &snapshot.phase {
+                    Phase::LoggedIn(before) => ended_by(before),
+                    _ => LogoutReason::LoggedOutElsewhere,
+                };
+                if self.state.log_in(Arc::new(tokens), reason).is_ok() {
                     if !snapshot.is_logged_out() {
-                        self.tell_logout(elsewhere);
+                        self.tell_logout(reason);
                     }
-                    self.begin(from + 1, elsewhere);
+                    self.begin(from + 1, reason);
                 }
             }
         }
@@ -234,6 +236,12 @@ impl Core {
             )),
         }
     }
+}
+
+/// Why the session of these tokens is over, where the store has no more of it: the server may have
+/// ended it before.
+fn ended_by(tokens: &Tokens) -> LogoutReason {
+    tokens.rejected.get().copied().unwrap_or(LogoutReason::LoggedOutElsewhere)
 }
 
 /// What a transaction has to know of what the store said.

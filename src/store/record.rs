@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize, Serializer};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -106,6 +107,7 @@ impl Record {
             header,
             key: fields.journal_key.as_deref().and_then(JournalKey::from_hex),
             saved_by: fields.saved_by.as_str().into(),
+            rejected: OnceLock::new(),
             refused: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
         })
