@@ -13,6 +13,7 @@ mod metrics;
 pub(crate) use metrics::Counters;
 pub use metrics::Metrics;
 mod reading;
+mod refreshing;
 mod state;
 mod status;
 pub use status::Status;

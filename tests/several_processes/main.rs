@@ -13,10 +13,12 @@ mod holder;
 mod home;
 
 mod clocks;
+mod keychain_gone;
 mod kills;
 mod logins;
 mod logouts;
 mod many;
+mod outage;
 mod places;
 mod refusals;
 mod stops;
