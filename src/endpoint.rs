@@ -5,9 +5,12 @@
 //! call and says what became of it; when to call, how long to wait and whether to send again is
 //! decided by the refresh transaction alone.
 
-mod answer;
+pub(crate) mod answer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use answer::classify;
+mod http;
+mod metadata;
+pub use metadata::ServerMetadata;
 mod oauth2;
 pub use oauth2::OAuth2Endpoint;
 pub(crate) use oauth2::header;
@@ -18,8 +21,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use ::http::{HeaderMap, StatusCode};
 use async_trait::async_trait;
-use http::{HeaderMap, StatusCode};
 use reqwest::Client;
 
 use crate::token::{RefreshToken, TokenResponse};

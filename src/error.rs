@@ -30,7 +30,7 @@ struct Inner {
     source: Option<Source>,
 }
 
-type Source = Box<dyn StdError + Send + Sync>;
+pub(crate) type Source = Box<dyn StdError + Send + Sync>;
 
 #[derive(Debug)]
 enum Kind {
@@ -45,9 +45,25 @@ enum Kind {
     /// The same, of another process: the file, and how long was waited.
     Locked(String, Duration),
     LoginRequired(&'static str),
+    #[cfg_attr(
+        not(feature = "login"),
+        expect(dead_code, reason = "there are no logins without it")
+    )]
+    Login(Unfinished),
     Configuration(String),
     Store(String),
     Internal(&'static str),
+}
+
+/// How a login came to nothing.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "login"), expect(dead_code, reason = "there are no logins without it"))]
+pub(crate) enum Unfinished {
+    Failed(String),
+    Denied,
+    TimedOut,
+    /// For now.
+    Unreachable,
 }
 
 impl Error {
@@ -100,7 +116,8 @@ impl Error {
     /// endpoint or the store failed, a wait ended, or refreshes are held back. The session lives.
     pub fn is_transient(&self) -> bool {
         match &self.inner.kind {
-            Kind::Refresh | Kind::Withheld | Kind::TimedOut | Kind::Busy | Kind::Locked(..) => true,
+            Kind::Refresh | Kind::Withheld | Kind::Login(Unfinished::Unreachable) => true,
+            Kind::TimedOut | Kind::Busy | Kind::Locked(..) => true,
             Kind::Store(_) => self.store_error().is_none_or(|error| !error.is_corrupt()),
             _ => false,
         }
@@ -111,9 +128,15 @@ impl Error {
         self.retry_after
     }
 
-    /// The request's own time-out ended while it waited for a token.
+    /// The request's own time-out ended while it waited for a token; or nobody finished a login
+    /// in time.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.inner.kind, Kind::TimedOut)
+        matches!(self.inner.kind, Kind::TimedOut | Kind::Login(Unfinished::TimedOut))
+    }
+
+    /// The person, or the server in their place, said no to a login.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.inner.kind, Kind::Login(Unfinished::Denied))
     }
 
     /// The server refuses the access token, and the session has no refresh token to get another;
@@ -185,6 +208,11 @@ impl Error {
         Self::new(Kind::LoginRequired(what), Some(cause.into()))
     }
 
+    #[cfg(feature = "login")]
+    pub(crate) fn unfinished(what: Unfinished, cause: Option<Source>) -> Self {
+        Self::new(Kind::Login(what), cause)
+    }
+
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
         Self::new(Kind::Configuration(message.into()), None)
     }
@@ -227,6 +255,12 @@ impl fmt::Display for Error {
             Kind::Refresh => f.write_str("the access token could not be refreshed for now"),
             Kind::Withheld => {
                 f.write_str("the server keeps refusing new access tokens, so none is fetched now")
+            }
+            Kind::Login(Unfinished::Failed(what)) => write!(f, "the login failed: {what}"),
+            Kind::Login(Unfinished::Denied) => f.write_str("the login was refused"),
+            Kind::Login(Unfinished::TimedOut) => f.write_str("nobody finished the login in time"),
+            Kind::Login(Unfinished::Unreachable) => {
+                f.write_str("the authorization server could not be asked for now")
             }
             Kind::TimedOut => f.write_str("the request timed out while it waited for a token"),
             Kind::Busy => f.write_str("an earlier refresh or login of this session still goes on"),
@@ -299,10 +333,12 @@ impl Kind {
     fn advice(&self) -> &'static str {
         match self {
             Self::LoggedOut(_) | Self::LoginRequired(_) => "log in to go on",
-            Self::Refresh | Self::Withheld | Self::Busy | Self::Locked(..) | Self::Store(_) => {
+            Self::Refresh | Self::Withheld | Self::Login(Unfinished::Unreachable) => {
                 "try again later"
             }
+            Self::Busy | Self::Locked(..) | Self::Store(_) => "try again later",
             Self::TimedOut => "allow more time, or try again",
+            Self::Login(_) => "log in again",
             Self::Configuration(_) => "put the program's settings right",
             Self::Internal(_) => "this program has a defect",
         }

@@ -35,7 +35,7 @@
 //! # Features
 //!
 //! The feature `keychain`, on by default, brings `KeychainStore`, which sessions use unless they
-//! are given another store.
+//! are given another store. The feature `login` brings `BrowserLogin` and `DeviceLogin`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
@@ -66,7 +66,7 @@ mod refresh;
 mod lock;
 
 mod endpoint;
-pub use endpoint::{ClientSecret, OAuth2Endpoint, RefreshError, TokenEndpoint};
+pub use endpoint::{ClientSecret, OAuth2Endpoint, RefreshError, ServerMetadata, TokenEndpoint};
 
 mod store;
 #[cfg(feature = "keychain")]
@@ -75,6 +75,11 @@ pub use store::{FileStore, MemoryStore, Record, Shared, StoreError, TokenStore};
 
 mod token;
 pub use token::{AccessToken, RefreshToken, TokenResponse};
+
+#[cfg(feature = "login")]
+mod login;
+#[cfg(feature = "login")]
+pub use login::{BrowserLogin, DeviceLogin, DeviceProgress, DevicePrompt};
 
 mod event;
 pub use event::{Event, Events, LogoutReason};

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use crate::endpoint::ServerMetadata;
 use crate::event::LogoutReason;
 use crate::lock::digest;
 use crate::refresh::JournalKey;
@@ -47,13 +48,32 @@ impl fmt::Debug for AccessToken {
 }
 
 /// A refresh token on its way to a [`TokenEndpoint`](crate::TokenEndpoint).
-#[derive(Clone, Debug)]
-pub struct RefreshToken(pub(crate) Secret);
+#[derive(Clone)]
+pub struct RefreshToken {
+    secret: Secret,
+    server: Option<Arc<ServerMetadata>>,
+}
 
 impl RefreshToken {
+    pub(crate) fn new(secret: Secret, server: Option<Arc<ServerMetadata>>) -> Self {
+        Self { secret, server }
+    }
+
     /// The token as the server issued it, to be put into the refresh request's body.
     pub fn secret(&self) -> &str {
-        self.0.expose()
+        self.secret.expose()
+    }
+
+    /// The server that issued it, where that was found by its issuer: the only one that it may
+    /// go to.
+    pub fn server(&self) -> Option<&ServerMetadata> {
+        self.server.as_deref()
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken([redacted])")
     }
 }
 
@@ -199,6 +219,8 @@ pub(crate) struct Tokens {
     pub(crate) refresh_expires_at: Option<SystemTime>,
     pub(crate) access: Secret,
     pub(crate) refresh: Option<RefreshToken>,
+    /// Who issued them, where that was found by the issuer.
+    pub(crate) server: Option<Arc<ServerMetadata>>,
     pub(crate) scope: Option<String>,
     /// `Bearer …`, ready to attach without an allocation.
     pub(crate) header: HeaderValue,
@@ -225,7 +247,14 @@ impl Tokens {
         identity: Identity,
         now: Moment,
     ) -> Self {
-        let rotated = response.refresh_token.clone().map(RefreshToken);
+        let server =
+            (response.server.clone()).or_else(|| previous.and_then(|tokens| tokens.server.clone()));
+        let kept = || {
+            let kept = previous.and_then(|tokens| tokens.refresh.as_ref());
+            kept.map(|token| token.secret.clone())
+        };
+        let refresh = response.refresh_token.clone().or_else(kept);
+        let is_rotated = response.refresh_token.is_some();
         let told = response.refresh_expires_in;
         Self {
             login: identity.login,
@@ -238,11 +267,12 @@ impl Tokens {
             refresh_expires_at: match told {
                 Some(lifetime) => Some(now.wall + lifetime),
                 // The old end holds only for the old token.
-                None if rotated.is_some() => None,
+                None if is_rotated => None,
                 None => previous.and_then(|tokens| tokens.refresh_expires_at),
             },
             access: response.access_token.clone(),
-            refresh: rotated.or_else(|| previous.and_then(|tokens| tokens.refresh.clone())),
+            refresh: refresh.map(|secret| RefreshToken::new(secret, server.clone())),
+            server,
             scope: (response.scope.clone())
                 .or_else(|| previous.and_then(|tokens| tokens.scope.clone())),
             header: response.header(),
@@ -345,7 +375,7 @@ mod tests {
 
     #[test]
     fn secrets_are_redacted_in_debug() {
-        let token = RefreshToken(Secret::new("canary"));
+        let token = RefreshToken::new(Secret::new("canary"), None);
         assert_eq!(format!("{token:?}"), "RefreshToken([redacted])");
     }
 

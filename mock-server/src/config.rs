@@ -122,6 +122,31 @@ impl Builder {
         self
     }
 
+    /// Where the server says of itself what it is; default [`Metadata::Both`].
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.config.metadata = metadata;
+        self
+    }
+
+    /// What the login page's answer says of its issuer (RFC 9207); default [`ResponseIss::Right`].
+    pub fn response_iss(mut self, response_iss: ResponseIss) -> Self {
+        self.config.response_iss = response_iss;
+        self
+    }
+
+    /// How long a login on another device may take; default 10 minutes. Sub-second values work.
+    pub fn device_ttl(mut self, ttl: Duration) -> Self {
+        self.config.device_ttl = ttl;
+        self
+    }
+
+    /// How long a client has to wait between two looks at such a login, in whole seconds; default
+    /// one. With `None` the answer leaves it out, which means five (RFC 8628 §3.2).
+    pub fn device_interval(mut self, interval: Option<Duration>) -> Self {
+        self.config.device_interval = interval;
+        self
+    }
+
     /// Where to listen; default a free port on 127.0.0.1.
     pub fn addr(mut self, addr: SocketAddr) -> Self {
         self.config.addr = addr;
@@ -159,6 +184,42 @@ pub enum ExpiresIn {
     Value(Value),
 }
 
+/// Which of the two documents about itself a server has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Metadata {
+    /// That of RFC 8414 and that of OpenID Connect.
+    #[default]
+    Both,
+    /// That of RFC 8414.
+    OAuth,
+    /// That of OpenID Connect Discovery.
+    Oidc,
+    /// None.
+    Neither,
+}
+
+impl Metadata {
+    pub(crate) fn has(self, oidc: bool) -> bool {
+        self == Self::Both || self == if oidc { Self::Oidc } else { Self::OAuth }
+    }
+}
+
+/// What the login page's answer says of its issuer (RFC 9207).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResponseIss {
+    /// What the metadata says too.
+    #[default]
+    Right,
+    /// Nothing, as the metadata says.
+    Absent,
+    /// Nothing, although the metadata says otherwise.
+    Missing,
+    /// This.
+    Value(String),
+}
+
 /// What happens when a spent refresh token is presented outside the grace window.
 ///
 /// The answer is `invalid_grant` in every case.
@@ -186,6 +247,10 @@ pub(crate) struct Config {
     pub(crate) rate_limit: Option<(u32, Duration)>,
     pub(crate) context: Vec<HeaderName>,
     pub(crate) client: Option<Client>,
+    pub(crate) metadata: Metadata,
+    pub(crate) response_iss: ResponseIss,
+    pub(crate) device_ttl: Duration,
+    pub(crate) device_interval: Option<Duration>,
     pub(crate) addr: SocketAddr,
     pub(crate) log: Option<Log>,
 }
@@ -203,6 +268,10 @@ impl Default for Config {
             rate_limit: None,
             context: Vec::new(),
             client: None,
+            metadata: Metadata::default(),
+            response_iss: ResponseIss::default(),
+            device_ttl: Duration::from_secs(10 * 60),
+            device_interval: Some(Duration::from_secs(1)),
             addr: (Ipv4Addr::LOCALHOST, 0).into(),
             log: None,
         }

@@ -10,6 +10,7 @@ use crate::fault::Fault;
 use crate::history::Entry;
 use crate::hold::{Gate, Hold};
 use crate::issued::Issued;
+use crate::pending::Decision;
 use crate::route::{Recorded, Route};
 use crate::server::MockServer;
 
@@ -60,6 +61,23 @@ impl MockServer {
         let mut state = self.shared.lock();
         let revoked = state.grants.revoke(family, Instant::now());
         state.counters.revocations += u64::from(revoked);
+    }
+
+    /// Says yes as `user` to the login on another device that has this code, however it is
+    /// written. Whether there is one.
+    pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
+        let decision = Decision::Allowed(user.to_owned());
+        self.shared.lock().pending.decide(user_code, decision, Instant::now())
+    }
+
+    /// Says no to it.
+    pub fn deny_device(&self, user_code: &str) -> bool {
+        self.shared.lock().pending.decide(user_code, Decision::Denied, Instant::now())
+    }
+
+    /// The codes of the logins on other devices that nobody has decided.
+    pub fn device_user_codes(&self) -> Vec<String> {
+        self.shared.lock().pending.user_codes()
     }
 
     /// Answers 401 `invalid_token` to every token at this path, such as `/api/forbidden`.

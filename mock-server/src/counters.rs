@@ -25,6 +25,10 @@ pub struct Counters {
     pub revocations: u64,
     /// Logins, over HTTP or by [`MockServer::log_in`](crate::MockServer::log_in).
     pub logins: u64,
+    /// Authorization codes issued.
+    pub codes: u64,
+    /// Looks at a device login, of any outcome.
+    pub device_polls: u64,
     /// Requests that arrived at the API, of any fate.
     pub api_requests: u64,
     /// API requests that were handled with a status of 200 to 299.

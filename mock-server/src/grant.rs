@@ -232,7 +232,7 @@ fn after(now: Instant, time: Duration) -> Instant {
     now.checked_add(time.min(FOREVER)).unwrap_or(now)
 }
 
-fn random(prefix: &str) -> String {
+pub(crate) fn random(prefix: &str) -> String {
     let mut bytes = [0; 16];
     // Fails only where the system has no source of randomness at all.
     getrandom::fill(&mut bytes).expect("the system has no randomness");

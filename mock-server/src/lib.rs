@@ -51,7 +51,7 @@ mod server;
 pub use server::MockServer;
 
 mod config;
-pub use config::{Builder, ExpiresIn, Reuse};
+pub use config::{Builder, ExpiresIn, Metadata, ResponseIss, Reuse};
 
 mod control;
 
@@ -85,3 +85,6 @@ mod state;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+mod page;
+mod pending;

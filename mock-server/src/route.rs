@@ -20,10 +20,30 @@ pub enum Route {
     Login,
     /// `/api/…`: the protected API.
     Api,
+    /// `/.well-known/…`: what the server says of itself (RFC 8414).
+    Metadata,
+    /// `/authorize`: the login page.
+    Authorize,
+    /// `/device_authorization`: the beginning of a login on another device (RFC 8628).
+    DeviceAuthorization,
+    /// `/device`: the page for that.
+    Device,
 }
 
 impl Route {
-    pub(crate) const COUNT: usize = 5;
+    pub(crate) const COUNT: usize = Self::ALL.len();
+
+    const ALL: [Self; 9] = [
+        Self::Token,
+        Self::RefreshJson,
+        Self::Revoke,
+        Self::Login,
+        Self::Api,
+        Self::Metadata,
+        Self::Authorize,
+        Self::DeviceAuthorization,
+        Self::Device,
+    ];
 
     pub(crate) fn of(path: &str) -> Option<Self> {
         match path {
@@ -32,12 +52,18 @@ impl Route {
             "/revoke" => Some(Self::Revoke),
             "/login" => Some(Self::Login),
             "/api" => Some(Self::Api),
+            "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration" => {
+                Some(Self::Metadata)
+            }
+            "/authorize" => Some(Self::Authorize),
+            "/device_authorization" => Some(Self::DeviceAuthorization),
+            "/device" => Some(Self::Device),
             _ => path.starts_with("/api/").then_some(Self::Api),
         }
     }
 }
 
-/// The name that control requests use: `token`, `refresh-token`, `revoke`, `login` or `api`.
+/// The name that control requests use, such as `token` or `refresh-token`.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -46,6 +72,10 @@ impl fmt::Display for Route {
             Self::Revoke => "revoke",
             Self::Login => "login",
             Self::Api => "api",
+            Self::Metadata => "metadata",
+            Self::Authorize => "authorize",
+            Self::DeviceAuthorization => "device-authorization",
+            Self::Device => "device",
         })
     }
 }
@@ -55,10 +85,7 @@ impl FromStr for Route {
     type Err = UnknownRoute;
 
     fn from_str(name: &str) -> Result<Self, UnknownRoute> {
-        [Self::Token, Self::RefreshJson, Self::Revoke, Self::Login, Self::Api]
-            .into_iter()
-            .find(|route| route.to_string() == name)
-            .ok_or(UnknownRoute)
+        Self::ALL.into_iter().find(|route| route.to_string() == name).ok_or(UnknownRoute)
     }
 }
 
@@ -68,7 +95,8 @@ pub struct UnknownRoute;
 
 impl fmt::Display for UnknownRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("route is not one of token, refresh-token, revoke, login, api")
+        let names = Route::ALL.map(|route| route.to_string()).join(", ");
+        write!(f, "route is not one of {names}")
     }
 }
 

@@ -22,8 +22,11 @@ use crate::route::{Recorded, Route};
 use crate::state::Shared;
 
 mod api;
+mod authorize;
 mod control;
+mod device;
 mod json;
+mod metadata;
 mod token;
 
 /// A request whose body has been read.
@@ -143,7 +146,7 @@ fn arrive(shared: &Shared, route: Route, request: &Received) -> Arrival {
     match route {
         Route::Token | Route::RefreshJson => state.counters.token_requests += 1,
         Route::Api => state.counters.api_requests += 1,
-        Route::Login | Route::Revoke => {}
+        _ => {}
     }
     let uri = &request.head.uri;
     let lane = state.lane(route);
@@ -167,6 +170,10 @@ fn handle(shared: &Shared, route: Route, request: &Received) -> Answer {
         Route::Revoke => token::revoke(shared, request),
         Route::RefreshJson => json::refresh(shared, request),
         Route::Login => json::log_in(shared, request),
+        Route::Metadata => metadata::metadata(shared, request),
+        Route::Authorize => authorize::authorize(shared, request),
+        Route::DeviceAuthorization => device::begin(shared, request),
+        Route::Device => device::page(shared, request),
         Route::Api => {
             let answer = api::api(shared, request);
             let counters = &mut shared.lock().counters;
@@ -232,6 +239,13 @@ An OAuth 2 authorization server and a protected API to test clients against.
 
 POST /token                grant_type=refresh_token&refresh_token=...   (RFC 6749)
                            grant_type=password&username=alice           (any password)
+                           grant_type=authorization_code&code=...       (with PKCE)
+                           grant_type=urn:ietf:params:oauth:grant-type:device_code&device_code=...
+GET  /.well-known/oauth-authorization-server                            (RFC 8414)
+GET  /.well-known/openid-configuration
+GET  /authorize            the login page, for a browser                (RFC 6749, RFC 7636)
+POST /device_authorization client_id=...                                (RFC 8628)
+GET  /device               the page for its code, for a browser
 POST /revoke               token=...                                    (RFC 7009)
 POST /login                {\"username\":\"alice\"}
 POST /refresh-token        {\"refreshToken\":\"...\"}
@@ -250,9 +264,12 @@ GET  /control/history
 POST /control/expire-access
 POST /control/expire-refresh
 POST /control/revoke?user=alice
+POST /control/approve-device?user_code=WDJB-MJHT&user=alice
+POST /control/deny-device?user_code=WDJB-MJHT
 POST /control/fail?route=token&count=1&status=503[&retry_after=2]
 POST /control/drop?route=token&count=1&when=before|after|half
 POST /control/delay?route=token&count=1&ms=500
 
-Routes by name: token, refresh-token, revoke, login, api.
+Routes by name: token, refresh-token, revoke, login, api, metadata, authorize,
+device-authorization, device.
 ";

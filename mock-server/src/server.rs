@@ -60,7 +60,7 @@ impl MockServer {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
 
-        let shared = Arc::new(Shared::new(config));
+        let shared = Arc::new(Shared::new(config, addr));
         let (stop, stopped) = oneshot::channel();
         let handle = runtime.handle().clone();
         let serving = serve(listener, shared.clone(), stopped);
@@ -84,6 +84,21 @@ impl MockServer {
     /// The token endpoint (RFC 6749 §3.2).
     pub fn token_url(&self) -> String {
         self.origin() + "/token"
+    }
+
+    /// What the server calls itself in its metadata (RFC 8414 §2): its origin.
+    pub fn issuer(&self) -> String {
+        self.origin()
+    }
+
+    /// Where a login on another device begins (RFC 8628 §3.1).
+    pub fn device_authorization_url(&self) -> String {
+        self.origin() + "/device_authorization"
+    }
+
+    /// The login page (RFC 6749 §3.1).
+    pub fn authorization_url(&self) -> String {
+        self.origin() + "/authorize"
     }
 
     /// The revocation endpoint (RFC 7009).

@@ -1,6 +1,7 @@
 //! What the handlers and the controls share.
 
 use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,13 @@ use crate::family::Context;
 use crate::grant::{Grants, Refreshed, Refusal};
 use crate::issued::Issued;
 use crate::lane::Lane;
+use crate::pending::Pending;
 use crate::route::Route;
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) started: Instant,
+    addr: SocketAddr,
     /// The message of the first handler that panicked.
     pub(crate) panicked: OnceLock<String>,
     state: Mutex<State>,
@@ -26,26 +29,34 @@ pub(crate) struct State {
     pub(crate) grants: Grants,
     pub(crate) counters: Counters,
     pub(crate) refused_paths: HashSet<String>,
+    pub(crate) pending: Pending,
     lanes: [Lane; Route::COUNT],
     /// When the refreshes were that the rate limit still counts.
     recent: VecDeque<Instant>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, addr: SocketAddr) -> Self {
         let started = Instant::now();
         Self {
             config,
             started,
+            addr,
             panicked: OnceLock::new(),
             state: Mutex::new(State {
                 grants: Grants::new(started),
                 counters: Counters::default(),
                 refused_paths: HashSet::new(),
+                pending: Pending::default(),
                 lanes: Default::default(),
                 recent: VecDeque::new(),
             }),
         }
+    }
+
+    /// Scheme, host and port, which is also the issuer.
+    pub(crate) fn issuer(&self) -> String {
+        format!("http://{}", self.addr)
     }
 
     /// Held for the length of a statement or two, and never across an `await`.

@@ -101,7 +101,7 @@ pub(crate) fn refusal(
 }
 
 /// The `error` of an error response (RFC 6749 §5.2).
-fn error_code(body: &[u8]) -> Option<String> {
+pub(crate) fn error_code(body: &[u8]) -> Option<String> {
     // A map, as a struct would be read from a JSON array too.
     let mut fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
     match fields.remove("error") {

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use ::http::header::{ACCEPT, CONTENT_TYPE};
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use async_trait::async_trait;
 use form_urlencoded::{Serializer, byte_serialize};
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use reqwest::{Client, RequestBuilder, Response, Url};
+use reqwest::{Client, RequestBuilder, Url};
 use zeroize::Zeroizing;
 
-use crate::endpoint::{ClientSecret, RefreshError, TokenEndpoint, answer};
+use crate::endpoint::metadata::{check_endpoint, check_issuer};
+use crate::endpoint::{ClientSecret, RefreshError, ServerMetadata, TokenEndpoint, answer, http};
 use crate::origin;
-use crate::refresh::client;
 use crate::token::{RefreshToken, Secret, TokenResponse};
 
 /// The token endpoint of an OAuth 2 server (RFC 6749 §6).
@@ -28,8 +28,10 @@ use crate::token::{RefreshToken, Secret, TokenResponse};
 /// ```
 #[derive(Clone)]
 pub struct OAuth2Endpoint {
-    token_url: Option<Url>,
+    server: Place,
     revocation_url: Option<Url>,
+    authorization_url: Option<Url>,
+    device_authorization_url: Option<Url>,
     client_id: String,
     client_auth: ClientAuth,
     rejections: Vec<String>,
@@ -38,6 +40,16 @@ pub struct OAuth2Endpoint {
     headers: HeaderMap,
     /// The first wrong setting: setters can't fail, `check` tells.
     problem: Option<String>,
+}
+
+/// How the server is found.
+#[derive(Clone, Debug)]
+enum Place {
+    TokenUrl(Url),
+    /// It says itself where its endpoints are.
+    Issuer(String),
+    /// See the problem.
+    Nowhere,
 }
 
 #[derive(Clone, Debug)]
@@ -64,10 +76,31 @@ impl OAuth2Endpoint {
     pub fn new(token_url: impl AsRef<str>, client_id: impl Into<String>) -> Self {
         let mut problem = None;
         let token_url = secure_url("token", token_url.as_ref(), &mut problem);
+        Self::at(token_url.map_or(Place::Nowhere, Place::TokenUrl), client_id.into(), problem)
+    }
+
+    /// A public client `client_id` of the server `issuer`, such as `https://id.example.com`, which
+    /// says itself where its endpoints are (RFC 8414, OpenID Connect Discovery).
+    ///
+    /// It is asked at a login, once: what it says is kept with the tokens, whose refresh token
+    /// then goes nowhere else, whatever a later answer says. Only tokens that were given to
+    /// [`Session::log_in`](crate::Session::log_in) without their
+    /// [server](TokenResponse::server) make the first refresh ask. The issuer is compared letter by
+    /// letter (RFC 8414 §3.3).
+    pub fn at_issuer(issuer: impl Into<String>, client_id: impl Into<String>) -> Self {
+        let issuer = issuer.into();
+        let wrong = check_issuer(&issuer).err();
+        let problem = wrong.map(|why| format!("the issuer {} {why}", origin::shown(&issuer)));
+        Self::at(Place::Issuer(issuer), client_id.into(), problem)
+    }
+
+    fn at(server: Place, client_id: String, problem: Option<String>) -> Self {
         Self {
-            token_url,
+            server,
             revocation_url: None,
-            client_id: client_id.into(),
+            authorization_url: None,
+            device_authorization_url: None,
+            client_id,
             client_auth: ClientAuth::None,
             rejections: Vec::new(),
             reuse_grace: None,
@@ -115,9 +148,22 @@ impl OAuth2Endpoint {
     }
 
     /// Where [`Session::log_out`](crate::Session::log_out) revokes the refresh token (RFC 7009).
-    /// Default: nowhere.
+    /// Default: where the issuer says, else nowhere.
     pub fn revocation_url(mut self, url: impl AsRef<str>) -> Self {
         self.revocation_url = secure_url("revocation", url.as_ref(), &mut self.problem);
+        self
+    }
+
+    /// Where a person logs in, in a browser (RFC 6749 §3.1). Default: where the issuer says.
+    pub fn authorization_url(mut self, url: impl AsRef<str>) -> Self {
+        self.authorization_url = secure_url("authorization", url.as_ref(), &mut self.problem);
+        self
+    }
+
+    /// Where a login on another device begins (RFC 8628 §3.1). Default: where the issuer says.
+    pub fn device_authorization_url(mut self, url: impl AsRef<str>) -> Self {
+        let what = "device authorization";
+        self.device_authorization_url = secure_url(what, url.as_ref(), &mut self.problem);
         self
     }
 
@@ -143,24 +189,89 @@ impl OAuth2Endpoint {
         self
     }
 
-    async fn post(
+    pub(crate) async fn post(
         &self,
         http: &Client,
         url: &Url,
         fields: &[(&str, &str)],
     ) -> Result<(StatusCode, HeaderMap, Zeroizing<Vec<u8>>), RefreshError> {
-        let direct;
-        let http = match url.scheme() {
-            "https" => http,
-            // Plain http is for this machine: through a proxy the token would leave it.
-            _ => {
-                direct = client(Client::builder().no_proxy()).build()?;
-                &direct
-            }
-        };
-        let response = self.request(http, url, fields).await?.send().await?;
+        let http = http::client_for(http, url)?;
+        let response = self.request(&http, url, fields).await?.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok((status, headers, whole_body(response).await?))
+        Ok((status, headers, http::whole_body(response).await?))
+    }
+
+    /// Where the server takes which request: as the program says, as was kept with the tokens, or
+    /// as the server says now.
+    pub(crate) async fn server(
+        &self,
+        http: &Client,
+        kept: Option<&ServerMetadata>,
+    ) -> Result<ServerMetadata, RefreshError> {
+        let found = match (&self.server, kept) {
+            (Place::Nowhere, _) => {
+                return Err(RefreshError::misconfigured("there is no token URL"));
+            }
+            (Place::TokenUrl(url), _) => ServerMetadata {
+                issuer: None,
+                token_endpoint: url.clone(),
+                authorization_endpoint: None,
+                revocation_endpoint: None,
+                device_authorization_endpoint: None,
+                authorization_response_iss_parameter_supported: false,
+            },
+            (Place::Issuer(issuer), Some(kept)) if kept.issuer() == Some(issuer) => {
+                kept.check().map_err(RefreshError::misconfigured)?;
+                kept.clone()
+            }
+            (Place::Issuer(_), Some(_)) => {
+                return Err(RefreshError::misconfigured("the tokens are of another issuer"));
+            }
+            (Place::Issuer(issuer), None) => ServerMetadata::discover(http, issuer).await?,
+        };
+        let over = |told: &Option<Url>, found| told.clone().or(found);
+        Ok(ServerMetadata {
+            authorization_endpoint: over(&self.authorization_url, found.authorization_endpoint),
+            revocation_endpoint: over(&self.revocation_url, found.revocation_endpoint),
+            device_authorization_endpoint: over(
+                &self.device_authorization_url,
+                found.device_authorization_endpoint,
+            ),
+            ..found
+        })
+    }
+
+    /// A token request (RFC 6749 §3.2) of whatever grant.
+    pub(crate) async fn token_request(
+        &self,
+        http: &Client,
+        server: &ServerMetadata,
+        fields: &[(&str, &str)],
+    ) -> Result<TokenResponse, RefreshError> {
+        self.token_answer(http, server, fields).await.map_err(|(error, _)| error)
+    }
+
+    /// As [`token_request`](Self::token_request), with the error code of a refusal.
+    pub(crate) async fn token_answer(
+        &self,
+        http: &Client,
+        server: &ServerMetadata,
+        fields: &[(&str, &str)],
+    ) -> Result<TokenResponse, (RefreshError, Option<String>)> {
+        let answered = self.post(http, &server.token_endpoint, fields).await;
+        let (status, headers, body) = answered.map_err(|error| (error, None))?;
+        let tokens = answer::classify(status, &headers, &body, &self.rejections)
+            .map_err(|error| (error, answer::error_code(&body)))?;
+        // Only what was found has to be kept.
+        Ok(match &self.server {
+            Place::Issuer(_) => tokens.server(server.clone()),
+            Place::TokenUrl(_) | Place::Nowhere => tokens,
+        })
+    }
+
+    #[cfg(feature = "login")]
+    pub(crate) fn client_id(&self) -> &str {
+        &self.client_id
     }
 
     async fn request(
@@ -204,7 +315,12 @@ impl OAuth2Endpoint {
 #[async_trait]
 impl TokenEndpoint for OAuth2Endpoint {
     fn id(&self) -> String {
-        format!("{} {}", self.token_url.as_ref().map_or("", Url::as_str), self.client_id)
+        let server = match &self.server {
+            Place::TokenUrl(url) => url.as_str(),
+            Place::Issuer(issuer) => issuer,
+            Place::Nowhere => "",
+        };
+        format!("{server} {}", self.client_id)
     }
 
     async fn refresh(
@@ -212,13 +328,10 @@ impl TokenEndpoint for OAuth2Endpoint {
         http: &Client,
         token: &RefreshToken,
     ) -> Result<TokenResponse, RefreshError> {
-        let Some(url) = &self.token_url else {
-            return Err(RefreshError::misconfigured("the token URL is no URL"));
-        };
+        let server = self.server(http, token.server()).await?;
         let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token.secret())];
         fields.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let (status, headers, body) = self.post(http, url, &fields).await?;
-        answer::classify(status, &headers, &body, &self.rejections)
+        self.token_request(http, &server, &fields).await
     }
 
     async fn prepare(&self) -> Result<(), RefreshError> {
@@ -229,7 +342,8 @@ impl TokenEndpoint for OAuth2Endpoint {
     }
 
     async fn revoke(&self, http: &Client, token: &RefreshToken) -> Result<bool, RefreshError> {
-        let Some(url) = &self.revocation_url else {
+        let server = self.server(http, token.server()).await?;
+        let Some(url) = &server.revocation_endpoint else {
             return Ok(false);
         };
         let fields = [("token", token.secret()), ("token_type_hint", "refresh_token")];
@@ -260,7 +374,7 @@ impl fmt::Debug for OAuth2Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Parameters and headers may hold secrets.
         f.debug_struct("OAuth2Endpoint")
-            .field("token_url", &self.token_url.as_ref().map(Url::as_str))
+            .field("server", &self.server)
             .field("client_id", &self.client_id)
             .finish_non_exhaustive()
     }
@@ -288,14 +402,7 @@ fn secure_url(what: &str, text: &str, problem: &mut Option<String>) -> Option<Ur
 
 fn check_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|e| format!("is no URL: {e}"))?;
-    origin::secure(&url)?;
-    // RFC 6749 §3.2. Credentials belong where they are not shown.
-    if url.fragment().is_some() {
-        return Err("must not have a fragment".to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user name or password: see client_secret".to_owned());
-    }
+    check_endpoint(&url)?;
     Ok(url)
 }
 
@@ -303,22 +410,5 @@ fn encode(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect()
 }
 
-async fn whole_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, RefreshError> {
-    let mut body = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > BODY_MAX {
-            return Err(RefreshError::unexpected("the token endpoint's answer is over 1 MiB"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// Real token responses reach 10 KB; a server that sends more than this is no token endpoint.
-const BODY_MAX: usize = 1024 * 1024;
-
 /// Three bytes for each of the longest tokens that are seen.
 const FORM_ROOM: usize = 16 * 1024;
-
-/// One allocation for most answers, so that no half-read copy is left behind unwiped.
-const BODY_ROOM: usize = 16 * 1024;

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize, Serializer};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::endpoint::ServerMetadata;
 use crate::lock::digest;
 use crate::refresh::JournalKey;
 use crate::token::{
@@ -55,6 +56,7 @@ impl Record {
             expires_at: tokens.expiry.map(|expiry| millis(expiry.at.wall)),
             refresh_expires_at: tokens.refresh_expires_at.map(millis),
             scope: tokens.scope.as_deref(),
+            server: tokens.server.as_deref(),
             issued_by: &pin.0,
             journal_key: key.map(JournalKey::to_hex),
             saved_by: &tokens.saved_by,
@@ -87,6 +89,7 @@ impl Record {
         let access = TokenResponse::new(mem::take(&mut fields.access_token));
         access.check().map_err(|_| Unreadable::Corrupt)?;
         let header: HeaderValue = access.header();
+        let server = fields.server.take().map(Arc::new);
         Ok(Tokens {
             login: LoginId(mem::take(&mut fields.login)),
             epoch,
@@ -102,7 +105,9 @@ impl Record {
             expiry,
             refresh_expires_at: fields.refresh_expires_at.map(from_millis),
             access: access.access_token,
-            refresh: fields.refresh_token.take().map(|token| RefreshToken(Secret::new(token))),
+            refresh: (fields.refresh_token.take())
+                .map(|token| RefreshToken::new(Secret::new(token), server.clone())),
+            server,
             scope: fields.scope.take(),
             header,
             key: fields.journal_key.as_deref().and_then(JournalKey::from_hex),
@@ -206,6 +211,8 @@ struct Fields<'a> {
     expires_at: Option<u64>,
     refresh_expires_at: Option<u64>,
     scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<&'a ServerMetadata>,
     issued_by: &'a str,
     #[serde(serialize_with = "in_clear")]
     journal_key: Option<Zeroizing<String>>,
@@ -228,6 +235,8 @@ struct Owned {
     expires_at: Option<u64>,
     refresh_expires_at: Option<u64>,
     scope: Option<String>,
+    #[serde(default)]
+    server: Option<ServerMetadata>,
     issued_by: String,
     #[serde(default)]
     journal_key: Option<String>,

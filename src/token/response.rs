@@ -1,5 +1,6 @@
 //! A token response (RFC 6749 §5.1): strict about what is used, forgiving about how it is said.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::endpoint::ServerMetadata;
 use crate::error::Error;
 use crate::token::{LIFETIME_MAX, Secret};
 
@@ -30,6 +32,7 @@ pub struct TokenResponse {
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_expires_in: Option<Duration>,
     pub(crate) scope: Option<String>,
+    pub(crate) server: Option<Arc<ServerMetadata>>,
     /// Why the access token can't be used, whatever it is.
     unusable: Option<&'static str>,
 }
@@ -43,6 +46,7 @@ impl TokenResponse {
             expires_in: None,
             refresh_expires_in: None,
             scope: None,
+            server: None,
             unusable: None,
         }
     }
@@ -70,6 +74,13 @@ impl TokenResponse {
     /// The scope that was granted (RFC 6749 §3.3). Default: what was asked for.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
+        self
+    }
+
+    /// The server that issued them: kept with the tokens, whose refresh token goes nowhere else.
+    /// Default: that of the session's endpoint.
+    pub fn server(mut self, server: ServerMetadata) -> Self {
+        self.server = Some(Arc::new(server));
         self
     }
 
@@ -125,6 +136,7 @@ impl TokenResponse {
             refresh_expires_in: (wire.refresh_expires_in.as_ref().and_then(seconds))
                 .or_else(|| wire.refresh_token_expires_in.as_ref().and_then(seconds)),
             scope: wire.scope.as_ref().and_then(Value::as_str).map(str::to_owned),
+            server: None,
         })
     }
 

@@ -10,6 +10,7 @@ use super::Received;
 use crate::answer::Answer;
 use crate::family::Family;
 use crate::fault::Fault;
+use crate::pending::Decision;
 use crate::route::Route;
 use crate::state::Shared;
 
@@ -51,6 +52,20 @@ pub(super) fn control(shared: &Shared, control: &str, request: &Received) -> Ans
             }
             None => refused("say who: ?user=NAME"),
         },
+        "approve-device" | "deny-device" => {
+            let Some(user_code) = request.query("user_code") else {
+                return refused("say which: ?user_code=CODE");
+            };
+            let user = request.query("user").unwrap_or_else(|| "alice".to_owned());
+            let decision = match control {
+                "approve-device" => Decision::Allowed(user),
+                _ => Decision::Denied,
+            };
+            match shared.lock().pending.decide(&user_code, decision, now) {
+                true => done("decided"),
+                false => refused("no device waits with that code"),
+            }
+        }
         "fail" | "drop" | "delay" => match fault(control, request) {
             Ok((route, count, fault)) => {
                 shared.lock().lane(route).push_fault(count, fault.clone());

@@ -13,6 +13,7 @@ use super::Received;
 use crate::answer::Answer;
 use crate::grant::Refreshed;
 use crate::issued::Issued;
+use crate::pending::Poll;
 use crate::state::Shared;
 
 /// `POST /token`.
@@ -41,10 +42,12 @@ pub(super) fn token(shared: &Shared, request: &Received) -> Answer {
             let note = logged_in(user, &issued);
             success(&issued).noting(note)
         }
+        Some("authorization_code") => exchange_code(shared, request, &form),
+        Some("urn:ietf:params:oauth:grant-type:device_code") => poll_device(shared, request, &form),
         Some(_) => Answer::oauth_error(
             StatusCode::BAD_REQUEST,
             "unsupported_grant_type",
-            "use refresh_token or password",
+            "use refresh_token, password, authorization_code or the device grant",
         ),
         None => invalid_request("grant_type is missing"),
     }
@@ -63,6 +66,66 @@ fn refresh(shared: &Shared, request: &Received, form: &HashMap<String, String>) 
         }
     }
     .noting(note)
+}
+
+/// RFC 6749 §4.1.3, RFC 7636 §4.6.
+fn exchange_code(shared: &Shared, request: &Received, form: &HashMap<String, String>) -> Answer {
+    let said = |name: &str| form.get(name).map_or("", String::as_str);
+    let (client, _) = presented(request, form).unwrap_or_default();
+    let refused = |why| Answer::oauth_error(StatusCode::BAD_REQUEST, "invalid_grant", why);
+    let context = shared.context(&request.head.headers);
+    let now = Instant::now();
+    let user = {
+        let mut state = shared.lock();
+        let Some(code) = state.pending.code(said("code")) else {
+            return refused("the code is unknown");
+        };
+        if let Some(family) = code.spent {
+            // RFC 6749 §4.1.2: what it was exchanged for may be somebody else's.
+            state.grants.revoke(family, now);
+            return refused("the code is spent");
+        }
+        if code.is_over_at(now) {
+            return refused("the code is over");
+        }
+        if code.client_id != client || code.redirect_uri != said("redirect_uri") {
+            return refused("the code is for another client or redirect_uri");
+        }
+        if !code.proves(said("code_verifier")) {
+            return refused("the code_verifier is not the one");
+        }
+        code.user.clone()
+    };
+    let issued = shared.log_in(&user, Some(context));
+    if let Some(code) = shared.lock().pending.code(said("code")) {
+        code.spent = Some(issued.family);
+    }
+    let note = logged_in(&user, &issued);
+    success(&issued).noting(note)
+}
+
+/// RFC 8628 §3.4 and §3.5.
+fn poll_device(shared: &Shared, request: &Received, form: &HashMap<String, String>) -> Answer {
+    let code = form.get("device_code").map_or("", String::as_str);
+    let poll = {
+        let mut state = shared.lock();
+        state.counters.device_polls += 1;
+        state.pending.poll_device(code, Instant::now())
+    };
+    let refused = |error, why| Answer::oauth_error(StatusCode::BAD_REQUEST, error, why);
+    match poll {
+        Poll::Unknown => refused("invalid_grant", "the device code is unknown"),
+        Poll::Pending => refused("authorization_pending", "the person has not decided yet"),
+        Poll::SlowDown => refused("slow_down", "wait five seconds longer from now on"),
+        Poll::Expired => refused("expired_token", "the device code is over"),
+        Poll::Denied => refused("access_denied", "the person has said no"),
+        Poll::Allowed(user) => {
+            let context = shared.context(&request.head.headers);
+            let issued = shared.log_in(&user, Some(context));
+            let note = logged_in(&user, &issued);
+            success(&issued).noting(note)
+        }
+    }
 }
 
 /// `POST /revoke`: 200 whether or not there was anything to revoke (RFC 7009 §2.2).
@@ -131,17 +194,21 @@ fn success(issued: &Issued) -> Answer {
     answer.uncached()
 }
 
-fn invalid_request(description: &str) -> Answer {
+pub(super) fn invalid_request(description: &str) -> Answer {
     Answer::oauth_error(StatusCode::BAD_REQUEST, "invalid_request", description)
 }
 
 /// The parameters; RFC 6749 §3.2 forbids to repeat one, and takes an empty one for absent.
-fn form(request: &Received) -> Result<HashMap<String, String>, &'static str> {
+pub(super) fn form(request: &Received) -> Result<HashMap<String, String>, &'static str> {
     if !request.content_type_is("application/x-www-form-urlencoded") {
         return Err("the content type is not application/x-www-form-urlencoded");
     }
+    parameters(&request.body)
+}
+
+pub(super) fn parameters(encoded: &[u8]) -> Result<HashMap<String, String>, &'static str> {
     let mut form = HashMap::new();
-    for (name, value) in form_urlencoded::parse(&request.body) {
+    for (name, value) in form_urlencoded::parse(encoded) {
         if form.insert(name.into_owned(), value.into_owned()).is_some() {
             return Err("a parameter is repeated");
         }
@@ -151,7 +218,7 @@ fn form(request: &Received) -> Result<HashMap<String, String>, &'static str> {
 }
 
 /// Boxed, since an answer is large and rarely an error.
-fn authenticate(
+pub(super) fn authenticate(
     shared: &Shared,
     request: &Received,
     form: &HashMap<String, String>,
@@ -164,13 +231,7 @@ fn authenticate(
         let description = "the client authenticated in more than one way";
         return Err(Box::new(invalid_request(description)));
     }
-    let presented = if in_header {
-        basic(request)
-    } else {
-        let secret = form.get("client_secret").cloned();
-        form.get("client_id").map(|id| (id.clone(), secret))
-    };
-    if presented == Some((client.id.clone(), client.secret.clone())) {
+    if presented(request, form) == Some((client.id.clone(), client.secret.clone())) {
         return Ok(());
     }
     shared.lock().counters.client_failures += 1;
@@ -181,6 +242,18 @@ fn authenticate(
     Err(Box::new(
         answer.uncached().with(WWW_AUTHENTICATE, "Basic realm=\"mock\"").noting("invalid_client"),
     ))
+}
+
+/// Who the client says it is, and its secret.
+fn presented(
+    request: &Received,
+    form: &HashMap<String, String>,
+) -> Option<(String, Option<String>)> {
+    if request.head.headers.contains_key(AUTHORIZATION) {
+        return basic(request);
+    }
+    let secret = form.get("client_secret").cloned();
+    form.get("client_id").map(|id| (id.clone(), secret))
 }
 
 /// HTTP Basic, each part form-encoded as RFC 6749 §2.3.1 has it. An empty secret is none.

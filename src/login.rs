@@ -1,0 +1,66 @@
+//! Where the tokens of a session come from: a person who logs in, in the browser of this machine
+//! or on another device.
+//!
+//! The grants are those of native programs (RFC 8252, RFC 8628). Token requests are the endpoint's
+//! own, so that a login authenticates and understands the server as every later refresh does.
+
+mod browser;
+pub use browser::BrowserLogin;
+mod device;
+pub use device::{DeviceLogin, DeviceProgress, DevicePrompt};
+mod loopback;
+mod page;
+mod trouble;
+
+use reqwest::{Client, ClientBuilder};
+
+use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, TokenEndpoint};
+use crate::error::{Error, Unfinished};
+use crate::refresh::client;
+
+/// What every login asks the server for, and with what.
+#[derive(Debug)]
+struct Request {
+    endpoint: OAuth2Endpoint,
+    scopes: Vec<String>,
+    params: Vec<(String, String)>,
+    client: ClientBuilder,
+}
+
+impl Request {
+    fn new(endpoint: &OAuth2Endpoint) -> Self {
+        let client = Client::builder();
+        Self { endpoint: endpoint.clone(), scopes: Vec::new(), params: Vec::new(), client }
+    }
+
+    fn add_scope(&mut self, scope: &str) {
+        self.scopes.extend(scope.split_whitespace().map(str::to_owned));
+    }
+
+    /// The client to send with, and where to.
+    async fn begin(&mut self) -> Result<(Client, ServerMetadata), Error> {
+        self.endpoint.check().map_err(Error::configuration)?;
+        let builder = std::mem::take(&mut self.client);
+        let http = client(builder).build().map_err(|e| failed(e.into()))?;
+        self.endpoint.prepare().await.map_err(failed)?;
+        let server = self.endpoint.server(&http, None).await.map_err(failed)?;
+        Ok((http, server))
+    }
+}
+
+/// What a token request's failure means where there is no session yet.
+fn failed(error: RefreshError) -> Error {
+    match error.outcome() {
+        Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy(_) => Error::unreachable(error),
+        Outcome::Misconfigured => Error::refresh(error),
+        Outcome::Rejected | Outcome::Unreadable | Outcome::Unexpected => Error::unfinished(
+            Unfinished::Failed("the authorization server gave no tokens".to_owned()),
+            Some(error.into()),
+        ),
+    }
+}
+
+fn has_no(server: &ServerMetadata, what: &str, setter: &str) -> Error {
+    let who = server.issuer().unwrap_or("the authorization server");
+    Error::configuration(format!("{who} tells no {what} endpoint: give it with .{setter}(…)"))
+}

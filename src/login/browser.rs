@@ -1,0 +1,264 @@
+//! A login in the system's browser: the authorization code grant with PKCE (RFC 6749 §4.1,
+//! RFC 7636, RFC 8252).
+
+use std::fmt;
+use std::time::Duration;
+
+use oauth2::basic::BasicClient;
+use oauth2::{
+    AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+};
+use reqwest::{Client, ClientBuilder, Url};
+use tokio::sync::mpsc;
+
+use super::loopback::{Loopback, Visit};
+use super::page::Page;
+use super::{Request, failed, has_no};
+use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata};
+use crate::error::Error;
+use crate::refresh::within;
+use crate::token::TokenResponse;
+
+/// A login in the system's browser, for a person at this machine.
+///
+/// ```no_run
+/// # async fn log_in() -> Result<(), reqwest_reauth::Error> {
+/// use reqwest_reauth::{BrowserLogin, OAuth2Endpoint, Session};
+///
+/// let endpoint = OAuth2Endpoint::at_issuer("https://id.example.com", "my-cli");
+/// let login = BrowserLogin::new(&endpoint).scope("offline_access");
+/// let session = Session::builder("my-cli", endpoint).origin("https://api.example.com").build()?;
+/// session.log_in(login.run(|url| eprintln!("Log in at {url}")).await?).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The browser brings its answer to a server on this machine, which listens only while
+/// [`run`](Self::run) does, and takes it only with this login's `state` (RFC 6749 §10.12) and from
+/// the right issuer (RFC 9207). Dropping `run`'s future ends it all.
+#[must_use = "a login begins when it is run"]
+pub struct BrowserLogin {
+    request: Request,
+    redirect_uri: Option<String>,
+    timeout: Duration,
+    opens: bool,
+}
+
+impl BrowserLogin {
+    /// A login of the endpoint's client at its server, whose login page is found by the issuer
+    /// or given with [`authorization_url`](OAuth2Endpoint::authorization_url).
+    pub fn new(endpoint: &OAuth2Endpoint) -> Self {
+        let request = Request::new(endpoint);
+        Self { request, redirect_uri: None, timeout: PATIENCE, opens: true }
+    }
+
+    /// Adds scopes to ask for, with spaces between them (RFC 6749 §3.3). Default: the server's.
+    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
+        self.request.add_scope(scope.as_ref());
+        self
+    }
+
+    /// Adds a parameter to the login page's URL, such as `audience`, `prompt` or `login_hint`.
+    /// Default: none.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where the browser brings its answer, as it is registered at the server: plain http to
+    /// 127.0.0.1 or \[::1], where port 0 stands for a free one (RFC 8252 §7.3). Default:
+    /// `http://127.0.0.1:0/callback`, or the same at \[::1] where there is no IPv4.
+    pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
+        self.redirect_uri = Some(uri.into());
+        self
+    }
+
+    /// How long the person may take. Default: 5 minutes.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Opens no browser: the person opens the URL, or the program does. Default: the system's.
+    pub fn without_browser(mut self) -> Self {
+        self.opens = false;
+        self
+    }
+
+    /// Changes the client that asks the server, as
+    /// [`SessionBuilder::token_client`](crate::SessionBuilder::token_client) does for the session.
+    /// Default: reqwest's own.
+    pub fn token_client(mut self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        self.request.client = change(self.request.client);
+        self
+    }
+
+    /// Opens the login page, waits for the person, and gets the tokens.
+    ///
+    /// `show` is called once with the page's URL, before a browser is opened: print it, since a
+    /// browser may not open (over SSH, forward the redirect URI's port and fix it with
+    /// [`redirect_uri`](Self::redirect_uri)). Needs a tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// The person or the server said no ([`Error::is_denied`]), nobody came in time
+    /// ([`Error::is_timeout`]), the network or server failed for now ([`Error::is_transient`]), or
+    /// a setting is wrong ([`Error::is_configuration`]).
+    pub async fn run(mut self, show: impl FnOnce(&str)) -> Result<TokenResponse, Error> {
+        let (http, server) = self.request.begin().await?;
+        let loopback = match &self.redirect_uri {
+            Some(uri) => Loopback::at(uri).await?,
+            None => Loopback::anywhere().await?,
+        };
+        let (attempt, url) = Attempt::new(&self.request, http, server, &loopback.uri)?;
+        show(url.as_str());
+        if self.opens {
+            // It may take its time to find out that there is none. The person has the URL.
+            drop(tokio::task::spawn_blocking(move || webbrowser::open(url.as_str())));
+        }
+        let (visits, visited) = mpsc::channel(1);
+        let through = async {
+            let finished = tokio::time::timeout(self.timeout, attempt.finish(visited));
+            finished.await.unwrap_or_else(|_| Err(Error::login_timed_out()))
+        };
+        loopback.until(visits, through).await
+    }
+}
+
+impl fmt::Debug for BrowserLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Parameters may hold secrets.
+        f.debug_struct("BrowserLogin")
+            .field("endpoint", &self.request.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What only the one who asked for a code knows of it.
+struct Attempt {
+    http: Client,
+    endpoint: OAuth2Endpoint,
+    server: ServerMetadata,
+    redirect_uri: String,
+    state: CsrfToken,
+    verifier: PkceCodeVerifier,
+}
+
+impl Attempt {
+    /// With the URL of its login page.
+    fn new(
+        request: &Request,
+        http: Client,
+        server: ServerMetadata,
+        redirect_uri: &Url,
+    ) -> Result<(Self, Url), Error> {
+        let page = server.authorization_endpoint().cloned();
+        let page = page.ok_or_else(|| has_no(&server, "authorization", "authorization_url"))?;
+        let endpoint = request.endpoint.clone();
+        let client = BasicClient::new(ClientId::new(endpoint.client_id().to_owned()))
+            .set_auth_uri(AuthUrl::from_url(page))
+            .set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
+        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+        let mut login = client
+            .authorize_url(CsrfToken::new_random)
+            .set_pkce_challenge(challenge)
+            .add_scopes(request.scopes.iter().cloned().map(Scope::new));
+        for (name, value) in &request.params {
+            login = login.add_extra_param(name, value);
+        }
+        let (url, state) = login.url();
+        let redirect_uri = redirect_uri.to_string();
+        Ok((Self { http, endpoint, server, redirect_uri, state, verifier }, url))
+    }
+
+    async fn finish(self, mut visited: mpsc::Receiver<Visit>) -> Result<TokenResponse, Error> {
+        loop {
+            let Some(visit) = visited.recv().await else {
+                return Err(Error::login_timed_out());
+            };
+            let said = |name: &str| {
+                let mut named = visit.query.iter().filter(|(key, _)| key == name);
+                // Said twice is not said (RFC 6749 §3.1).
+                let value = named.next().map(|(_, value)| value.clone());
+                value.filter(|value| named.next().is_none() && !value.is_empty())
+            };
+            if said("state").as_ref() != Some(self.state.secret()) {
+                // An earlier login's page, or somebody else's: it must not end this one.
+                visit.show(Page::Stale);
+                continue;
+            }
+            let (issuer, error, code) = (said("iss"), said("error"), said("code"));
+            let result = match self.judge(issuer.as_deref(), error.as_deref(), code) {
+                Ok(code) => self.exchange(&code).await,
+                Err(error) => Err(error),
+            };
+            visit.show(match &result {
+                Ok(_) => Page::LoggedIn,
+                Err(error) if error.is_denied() => Page::Denied,
+                Err(_) => Page::Failed,
+            });
+            return result;
+        }
+    }
+
+    /// The code, from the right issuer (RFC 9207 §2.4).
+    fn judge(
+        &self,
+        issuer: Option<&str>,
+        error: Option<&str>,
+        code: Option<String>,
+    ) -> Result<String, Error> {
+        let required = self.server.authorization_response_iss_parameter_supported;
+        match (issuer, self.server.issuer()) {
+            (Some(said), Some(ours)) if said != ours => {
+                return Err(Error::login("the answer is of another issuer"));
+            }
+            (None, _) if required => {
+                return Err(Error::login("the answer does not say its issuer"));
+            }
+            _ => {}
+        }
+        match (error, code) {
+            (Some("access_denied"), _) => Err(Error::denied()),
+            (Some(error), _) => Err(refused(error)),
+            (None, Some(code)) => Ok(code),
+            (None, None) => Err(Error::login("the answer has no code")),
+        }
+    }
+
+    async fn exchange(&self, code: &str) -> Result<TokenResponse, Error> {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", &self.redirect_uri),
+            ("code_verifier", self.verifier.secret()),
+        ];
+        let tokens = self.endpoint.token_request(&self.http, &self.server, &fields);
+        let tokens = within(EXCHANGE, tokens).await;
+        tokens.unwrap_or_else(|| Err(no_answer())).map_err(failed)
+    }
+}
+
+fn no_answer() -> RefreshError {
+    RefreshError::no_answer("the token endpoint gave no answer within the time allowed")
+}
+
+/// RFC 6749 §4.1.2.1. What isn't a code of that form is not repeated.
+fn refused(error: &str) -> Error {
+    let is_code = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match error {
+        "temporarily_unavailable" | "server_error" => {
+            failed(RefreshError::not_sent(format!("the login page answered {error}")))
+        }
+        error if error.len() < 50 && error.chars().all(is_code) => {
+            let why = RefreshError::misconfigured(format!("the login page answered {error}"));
+            failed(why)
+        }
+        _ => Error::login("the login page answered with an error"),
+    }
+}
+
+/// A person has to find the password, and the second factor.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// As long as a refresh may take.
+const EXCHANGE: Duration = Duration::from_secs(30);

@@ -1,0 +1,307 @@
+//! A login on another device (RFC 8628).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use oauth2::StandardDeviceAuthorizationResponse;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use reqwest::{Client, ClientBuilder, Url};
+
+use super::{Request, failed, has_no};
+use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, answer};
+use crate::error::Error;
+use crate::refresh::within;
+use crate::token::TokenResponse;
+
+/// A login on another device, such as a telephone: for machines without a browser.
+///
+/// ```no_run
+/// # async fn log_in(session: reqwest_reauth::Session) -> Result<(), reqwest_reauth::Error> {
+/// use reqwest_reauth::{DeviceLogin, OAuth2Endpoint};
+///
+/// let endpoint = OAuth2Endpoint::at_issuer("https://id.example.com", "my-cli");
+/// let login = DeviceLogin::new(&endpoint).scope("offline_access");
+/// session.log_in(login.run(|progress| eprintln!("{progress}")).await?).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a login begins when it is run"]
+pub struct DeviceLogin {
+    request: Request,
+}
+
+impl DeviceLogin {
+    /// A login of the endpoint's client at its server, which is found by the issuer or given with
+    /// [`device_authorization_url`](OAuth2Endpoint::device_authorization_url).
+    pub fn new(endpoint: &OAuth2Endpoint) -> Self {
+        Self { request: Request::new(endpoint) }
+    }
+
+    /// Adds scopes to ask for, with spaces between them (RFC 6749 §3.3). Default: the server's.
+    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
+        self.request.add_scope(scope.as_ref());
+        self
+    }
+
+    /// Adds a parameter to the request that begins the login, such as `audience`. Default: none.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// Changes the client that asks the server, as
+    /// [`SessionBuilder::token_client`](crate::SessionBuilder::token_client) does for the session.
+    /// Default: reqwest's own.
+    pub fn token_client(mut self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        self.request.client = change(self.request.client);
+        self
+    }
+
+    /// Gets a code for the person, and waits until it was entered elsewhere or has ended.
+    ///
+    /// `tell` is called with the [prompt](DeviceProgress::Prompt), which has to be shown, and then
+    /// at each look at the server. Where that can't be reached, it is asked less often and the
+    /// login goes on. Needs a tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// The person or the server said no ([`Error::is_denied`]), the code has ended
+    /// ([`Error::is_timeout`]), the login could not begin for now ([`Error::is_transient`]), or a
+    /// setting is wrong ([`Error::is_configuration`]).
+    pub async fn run(
+        mut self,
+        mut tell: impl FnMut(DeviceProgress<'_>),
+    ) -> Result<TokenResponse, Error> {
+        let (http, server) = self.request.begin().await?;
+        let (prompt, code, mut interval) = self.ask(&http, &server).await?;
+        tell(DeviceProgress::Prompt(&prompt));
+        let end = Instant::now() + prompt.expires_in;
+        let mut pause = interval;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            tokio::time::sleep(pause.min(left)).await;
+            if pause >= left {
+                return Err(Error::login_timed_out());
+            }
+            match self.look(&http, &server, &code).await? {
+                Look::Tokens(tokens) => return Ok(tokens),
+                Look::Pending => pause = interval,
+                Look::SlowDown => {
+                    // For good (RFC 8628 §3.5).
+                    interval += SLOWER;
+                    pause = interval;
+                }
+                Look::Unreachable(error) => {
+                    pause = (pause * 2).min(PAUSE_MAX).max(interval);
+                    tell(DeviceProgress::Unreachable { error: &error, retry_in: pause });
+                    continue;
+                }
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            tell(DeviceProgress::Waiting { left });
+        }
+    }
+
+    /// RFC 8628 §3.1 and §3.2.
+    async fn ask(
+        &self,
+        http: &Client,
+        server: &ServerMetadata,
+    ) -> Result<(DevicePrompt, String, Duration), Error> {
+        let url = server.device_authorization_endpoint();
+        let missing = || has_no(server, "device authorization", "device_authorization_url");
+        let url = url.ok_or_else(missing)?;
+        let scope = self.request.scopes.join(" ");
+        let mut fields = Vec::new();
+        if !scope.is_empty() {
+            fields.push(("scope", scope.as_str()));
+        }
+        let params = self.request.params.iter();
+        fields.extend(params.map(|(name, value)| (name.as_str(), value.as_str())));
+        let answered = within(EXCHANGE, self.request.endpoint.post(http, url, &fields)).await;
+        let (status, headers, body) =
+            answered.unwrap_or_else(|| Err(no_answer())).map_err(failed)?;
+        if !status.is_success() {
+            return Err(failed(answer::refusal(status, &headers, &body, &[])));
+        }
+        let asked: StandardDeviceAuthorizationResponse =
+            serde_json::from_slice(&body).map_err(|_| unusable())?;
+        let code = asked.device_code().secret().clone();
+        Ok((DevicePrompt::of(&asked)?, code, asked.interval().max(INTERVAL_MIN)))
+    }
+
+    /// RFC 8628 §3.4 and §3.5.
+    async fn look(
+        &self,
+        http: &Client,
+        server: &ServerMetadata,
+        code: &str,
+    ) -> Result<Look, Error> {
+        let fields = [("grant_type", GRANT), ("device_code", code)];
+        let endpoint = &self.request.endpoint;
+        let answered = within(EXCHANGE, endpoint.token_answer(http, server, &fields)).await;
+        let refused = match answered.unwrap_or_else(|| Err((no_answer(), None))) {
+            Ok(tokens) => return Ok(Look::Tokens(tokens)),
+            Err(refused) => refused,
+        };
+        match (refused.1.as_deref(), refused.0) {
+            (Some("authorization_pending"), _) => Ok(Look::Pending),
+            (Some("slow_down"), _) => Ok(Look::SlowDown),
+            (Some("access_denied"), _) => Err(Error::denied()),
+            (Some("expired_token"), _) => Err(Error::login_timed_out()),
+            (_, error) => match error.outcome() {
+                Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy(_) => {
+                    Ok(Look::Unreachable(failed(error)))
+                }
+                _ => Err(failed(error)),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for DeviceLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Parameters may hold secrets.
+        f.debug_struct("DeviceLogin")
+            .field("endpoint", &self.request.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a look at the server came to.
+enum Look {
+    Tokens(TokenResponse),
+    Pending,
+    SlowDown,
+    Unreachable(Error),
+}
+
+/// How a [`DeviceLogin`] goes on. `Display` is a sentence for the person.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DeviceProgress<'a> {
+    /// What the person has to do, to be shown in any case: first, and once.
+    Prompt(&'a DevicePrompt),
+    /// The person has not entered the code yet.
+    Waiting {
+        /// How long the code can still be entered.
+        left: Duration,
+    },
+    /// The server could not be asked.
+    Unreachable {
+        /// Why.
+        error: &'a Error,
+        /// When it is asked again.
+        retry_in: Duration,
+    },
+}
+
+impl fmt::Display for DeviceProgress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prompt(prompt) => prompt.fmt(f),
+            Self::Waiting { left } => write!(f, "waiting, {} seconds left", left.as_secs()),
+            Self::Unreachable { error, retry_in } => {
+                write!(f, "{error}; trying again in {} seconds", retry_in.as_secs())
+            }
+        }
+    }
+}
+
+/// What the person has to do on the other device. `Display` says it.
+#[derive(Clone)]
+pub struct DevicePrompt {
+    user_code: String,
+    verification_uri: Url,
+    verification_uri_complete: Option<Url>,
+    expires_in: Duration,
+}
+
+impl DevicePrompt {
+    fn of(asked: &StandardDeviceAuthorizationResponse) -> Result<Self, Error> {
+        let is_page = |url: &Url| matches!(url.scheme(), "https" | "http");
+        let complete = asked.verification_uri_complete();
+        let prompt = Self {
+            user_code: asked.user_code().secret().clone(),
+            verification_uri: asked.verification_uri().url().clone(),
+            verification_uri_complete: complete.and_then(|uri| Url::parse(uri.secret()).ok()),
+            expires_in: asked.expires_in().min(EXPIRES_MAX),
+        };
+        // It goes to a terminal.
+        let code_is_text = !prompt.user_code.chars().any(char::is_control);
+        if !code_is_text || prompt.user_code.is_empty() || !is_page(&prompt.verification_uri) {
+            return Err(unusable());
+        }
+        Ok(Self {
+            verification_uri_complete: prompt.verification_uri_complete.filter(is_page),
+            ..prompt
+        })
+    }
+
+    /// The code to enter.
+    pub fn user_code(&self) -> &str {
+        &self.user_code
+    }
+
+    /// Where it is entered.
+    pub fn verification_uri(&self) -> &str {
+        self.verification_uri.as_str()
+    }
+
+    /// The same with the code in it, for a link or a [QR code](Self::qr_code). The code has to be
+    /// shown as well, to be compared (RFC 8628 §3.3.1).
+    pub fn verification_uri_complete(&self) -> Option<&str> {
+        self.verification_uri_complete.as_ref().map(Url::as_str)
+    }
+
+    /// How long the code can be entered, from when it was received.
+    pub fn expires_in(&self) -> Duration {
+        self.expires_in
+    }
+
+    /// A QR code of the page, with the code in it where the server has such a page: for a
+    /// terminal with a dark background, in half blocks. `None` for a URL that is too long for one.
+    pub fn qr_code(&self) -> Option<String> {
+        let url = self.verification_uri_complete.as_ref().unwrap_or(&self.verification_uri);
+        let code = QrCode::new(url.as_str()).ok()?;
+        let mut picture = code.render::<Dense1x2>();
+        Some(picture.dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build())
+    }
+}
+
+impl fmt::Display for DevicePrompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "open {} and enter the code {}", self.verification_uri, self.user_code)
+    }
+}
+
+impl fmt::Debug for DevicePrompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Who has the code can be logged in by whoever asked for it.
+        f.debug_struct("DevicePrompt").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+fn no_answer() -> RefreshError {
+    RefreshError::no_answer("the authorization server gave no answer within the time allowed")
+}
+
+fn unusable() -> Error {
+    failed(RefreshError::unexpected("the answer to the device authorization request is unusable"))
+}
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// No person is faster.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// RFC 8628 §3.5.
+const SLOWER: Duration = Duration::from_secs(5);
+
+/// A person waits for a network that comes and goes.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+const EXCHANGE: Duration = Duration::from_secs(30);
+
+/// Nobody waits longer, whatever the server says.
+const EXPIRES_MAX: Duration = Duration::from_secs(24 * 3600);

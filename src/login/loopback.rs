@@ -1,0 +1,179 @@
+//! The redirect URI of a login: a server on this machine that lives as long as the login does
+//! (RFC 8252 §7.3).
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use reqwest::Url;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use url::Host;
+
+use super::page::Page;
+use crate::error::{Error, Unfinished};
+
+/// Listens until it is dropped.
+#[derive(Debug)]
+pub(super) struct Loopback {
+    listener: TcpListener,
+    /// With the port that it has.
+    pub(super) uri: Url,
+}
+
+/// The browser has come with an answer, and waits for a page.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) query: Vec<(String, String)>,
+    page: oneshot::Sender<Page>,
+}
+
+impl Visit {
+    pub(super) fn show(self, page: Page) {
+        // An error: the browser has gone.
+        let _ = self.page.send(page);
+    }
+}
+
+impl Loopback {
+    /// Where `uri` says; port 0 stands for a free one.
+    ///
+    /// # Errors
+    /// The URI is not one of this machine, or its port is in use.
+    pub(super) async fn at(uri: &str) -> Result<Self, Error> {
+        let (mut uri, ip) = check(uri).map_err(|why| {
+            Error::configuration(format!("the redirect URI {} {why}", crate::origin::shown(uri)))
+        })?;
+        let port = uri.port().unwrap_or(80);
+        let listener = TcpListener::bind(SocketAddr::new(ip, port)).await.map_err(|error| {
+            let what = format!("nothing can listen at {ip} port {port} for the browser's answer");
+            Error::unfinished(Unfinished::Failed(what), Some(error.into()))
+        })?;
+        // It has one, as it listens.
+        let port = listener.local_addr().map_or(port, |addr| addr.port());
+        // Fails only for URLs without a host.
+        let _ = uri.set_port(Some(port));
+        Ok(Self { listener, uri })
+    }
+
+    /// At a free port, by IPv4 or else by IPv6.
+    pub(super) async fn anywhere() -> Result<Self, Error> {
+        match Self::at("http://127.0.0.1:0/callback").await {
+            Err(_) => Self::at("http://[::1]:0/callback").await,
+            listening => listening,
+        }
+    }
+
+    /// Shows each visit, and the page that it is given for it, until `through` is.
+    pub(super) async fn until<T>(
+        self,
+        visits: mpsc::Sender<Visit>,
+        through: impl Future<Output = T>,
+    ) -> T {
+        let mut connections = JoinSet::new();
+        let mut through = std::pin::pin!(through);
+        let result = loop {
+            tokio::select! {
+                result = &mut through => break result,
+                accepted = self.listener.accept() => {
+                    if let Ok((stream, _)) = accepted {
+                        connections.spawn(serve(stream, self.uri.clone(), visits.clone()));
+                    } else {
+                        // Too many files are open, maybe: soon there may be fewer.
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        };
+        drop(self.listener);
+        // The last page is on its way.
+        let _ = tokio::time::timeout(LAST_PAGE, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        result
+    }
+}
+
+async fn serve(stream: TcpStream, uri: Url, visits: mpsc::Sender<Visit>) {
+    let service = service_fn(|request| answer(request, &uri, &visits));
+    let mut server = http1::Builder::new();
+    // One page is all that a browser gets: then nothing is left to wait for.
+    server.keep_alive(false);
+    // An error: the browser has gone.
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    uri: &Url,
+    visits: &mpsc::Sender<Visit>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let page = match request.uri().query() {
+        Some(query) if request.method() == Method::GET && request.uri().path() == uri.path() => {
+            let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+            let (page, shown) = oneshot::channel();
+            // An error: the login is through already.
+            let _ = visits.send(Visit { query, page }).await;
+            shown.await.unwrap_or(Page::Stale)
+        }
+        _ => Page::NotFound,
+    };
+    Ok(page.response())
+}
+
+fn check(uri: &str) -> Result<(Url, IpAddr), &'static str> {
+    let url = Url::parse(uri).map_err(|_| "is no URL")?;
+    let ip: IpAddr = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.into(),
+        Some(Host::Ipv6(ip)) => ip.into(),
+        Some(Host::Domain("localhost")) => {
+            return Err("must name an address, such as 127.0.0.1, not localhost (RFC 8252 §8.3)");
+        }
+        _ => return Err("must be of this machine, such as http://127.0.0.1:8400/callback"),
+    };
+    if ip != Ipv4Addr::LOCALHOST && ip != Ipv6Addr::LOCALHOST {
+        return Err("must be of this machine, such as http://127.0.0.1:8400/callback");
+    }
+    if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
+        return Err("must be plain http, without query and fragment");
+    }
+    Ok((url, ip))
+}
+
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// It goes to this machine.
+const LAST_PAGE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_uri_is_plain_http_to_a_loopback_address() {
+        for (uri, ok) in [
+            ("http://127.0.0.1:0/callback", true),
+            ("http://[::1]:8400/", true),
+            ("http://127.0.0.1", true),
+            ("http://localhost:8400/callback", false),
+            ("http://0.0.0.0:8400/", false),
+            ("http://192.168.0.7:8400/", false),
+            ("https://127.0.0.1:8400/", false),
+            ("http://127.0.0.1:8400/?a=b", false),
+            ("http://127.0.0.1:8400/#a", false),
+            ("myapp:/callback", false),
+            ("callback", false),
+        ] {
+            assert_eq!(check(uri).is_ok(), ok, "{uri}");
+        }
+    }
+}
