@@ -230,7 +230,7 @@ fn without_a_profile_the_way_to_log_in_is_told() {
         let done = machine.run(command);
         assert_eq!((done.code, done.stdout.as_str()), (3, ""));
         assert_eq!(done.first_line(), "cli: there is no profile \"default\"");
-        assert!(done.stderr.contains("cli login --profile default --tokens-stdin"), "{done:?}");
+        assert!(done.stderr.contains("cli login --profile default --browser"), "{done:?}");
     }
     let done = machine.run(&["status", "--json", "--profile", "work"]);
     let error = &done.json()["error"];
@@ -335,6 +335,7 @@ fn status_tells_how_the_login_stands() {
         "unanswered_since": null,
         "journal_waiting": false,
         "failed_at": null,
+        "issuer": null,
         "cooldown_ms": null,
     });
     assert_eq!(status, expected);
@@ -413,9 +414,11 @@ fn what_is_wrong_with_the_arguments_is_exit_code_2() {
     let tokens = machine.server.log_in("alice").json();
     let missing = machine.run_with(&["login", "--tokens-stdin"], tokens.as_bytes(), &[]);
     let line = "cli: the first login of profile \"default\" needs \
-                --token-endpoint URL --client-id ID --origin ORIGIN";
+                --issuer URL --client-id ID --origin ORIGIN";
     assert_eq!((missing.code, missing.first_line()), (2, line));
-    let no_way = machine.run(&["login"]);
+    let url = machine.server.token_url();
+    let no_way = ["login", "--token-endpoint", &url, "--client-id", "cli", "--origin", &url[..22]];
+    let no_way = machine.run(&no_way);
     assert_eq!((no_way.code, no_way.first_line()), (2, "cli: it is not said how to log in"));
     for name in ["", ".a", "a/b", "a b", "..", "ä", "a.tokens"] {
         let done = machine.run(&["status", "--profile", name, "--json"]);

@@ -34,23 +34,48 @@ fn three_commands_lead_from_nothing_to_a_call_that_is_logged_in() {
         BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
         let origin = greeting.split_whitespace().find(|word| word.starts_with("http")).unwrap();
         let state = tempfile::tempdir().unwrap();
-        let run = |command: &str| -> Output {
-            assert!(command.contains("http://127.0.0.1:8011/") && command.contains("cli -- "));
+        let run = |command: &str, has_a_person: bool| -> Output {
+            assert!(command.contains("http://127.0.0.1:8011") && command.contains("cli -- "));
             let command = command.replace("http://127.0.0.1:8011", origin);
             // What is noted beside the keychain lies in the user's real home by default.
             let options = format!("cli -- --state-dir {} ", state.path().display());
-            shell(&command.replace("cli -- ", &options)).output().unwrap()
+            let mut command = shell(&command.replace("cli -- ", &options));
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = child.env("BROWSER", "true").spawn().unwrap();
+            if has_a_person {
+                // Byte by byte, so that nothing of what follows is lost.
+                let stderr = child.stderr.take().unwrap();
+                let mut stderr = BufReader::with_capacity(1, stderr);
+                let mut url = String::new();
+                while !url.starts_with("http") {
+                    url.clear();
+                    assert_ne!(stderr.read_line(&mut url).unwrap(), 0, "no URL");
+                }
+                allow(url.trim());
+                child.stderr = Some(stderr.into_inner());
+            }
+            child.wait_with_output().unwrap()
         };
 
-        let login = run(&log_in);
+        let login = run(&log_in, true);
         assert!(login.status.success(), "{}", said(&login));
         let [(account, _)] = keychain.entries("reqwest-reauth-cli").try_into().unwrap();
         assert_eq!(account, "default");
-        let called = run(&call);
+        let called = run(&call, false);
         assert!(called.status.success(), "{}", said(&called));
         let body: serde_json::Value = serde_json::from_slice(&called.stdout).unwrap();
         assert_eq!(body["user"], "alice", "{body}");
     });
+}
+
+/// The person, and the browser.
+fn allow(login_page: &str) {
+    let (page, query) = login_page.split_once('?').unwrap();
+    let form = format!("{query}&username=alice&decision=allow");
+    let curl =
+        Command::new("curl").args(["--silent", "--location", "--data", &form, page]).output();
+    let shown = said(&curl.unwrap());
+    assert!(shown.contains("You are logged in"), "{shown}");
 }
 
 fn commands() -> [String; 3] {

@@ -7,7 +7,7 @@ use reqwest_reauth::{ClientSecret, OAuth2Endpoint, Session};
 use crate::args::Global;
 use crate::environment;
 use crate::exit::Exit;
-use crate::profile::{Name, Profile, SERVICE};
+use crate::profile::{Name, Profile, SERVICE, Way};
 use crate::tokens::Tokens;
 use crate::trouble::{Kind, Trouble};
 
@@ -20,7 +20,7 @@ pub struct Account {
 }
 
 pub enum Source {
-    Profile(Profile),
+    Profile(Box<Profile>),
     /// `REAUTH_TOKEN`.
     Environment,
 }
@@ -43,7 +43,8 @@ impl Account {
     /// As `open`, and where the variable for the client's secret is not set.
     pub fn open_to_use(global: &Global) -> Result<Self, Trouble> {
         let account = Self::open(global)?;
-        if let Source::Profile(Profile { client_secret_env: Some(variable), .. }) = &account.source
+        if let Source::Profile(profile) = &account.source
+            && let Some(variable) = &profile.client_secret_env
             && env::var_os(variable).is_none()
         {
             return Err(Trouble::usage(format!("the environment variable {variable} is not set"))
@@ -55,13 +56,7 @@ impl Account {
     /// # Errors
     /// The profile's settings are wrong.
     pub fn of(global: &Global, profile: Profile) -> Result<Self, Trouble> {
-        let mut endpoint = OAuth2Endpoint::new(&profile.token_endpoint, &profile.client_id);
-        if let Some(url) = &profile.revocation_endpoint {
-            endpoint = endpoint.revocation_url(url);
-        }
-        if let Some(variable) = &profile.client_secret_env {
-            endpoint = endpoint.client_secret(secret(variable));
-        }
+        let endpoint = endpoint(&profile);
         let mut builder = Session::builder(SERVICE, endpoint).account(global.profile.as_str());
         for origin in &profile.origins {
             builder = builder.origin(origin);
@@ -71,7 +66,7 @@ impl Account {
         }
         let session = profile.store.keep(builder, &global.profile).build()?;
         let origins = profile.origins.clone();
-        let source = Source::Profile(profile);
+        let source = Source::Profile(Box::new(profile));
         Ok(Self { name: global.profile.clone(), session, origins, source })
     }
 
@@ -88,10 +83,11 @@ impl Account {
                     environment::VARIABLE
                 ))
             }
-            Source::Profile(_) if trouble.exit == Exit::LoginNeeded => {
+            Source::Profile(profile) if trouble.exit == Exit::LoginNeeded => {
                 let name = &self.name;
-                trouble
-                    .with_advice(format!("log in again: cli login --profile {name} --tokens-stdin"))
+                // The way of the last login is known; its tokens are not.
+                let from = if profile.way == Way::Tokens { " --tokens-stdin" } else { "" };
+                trouble.with_advice(format!("log in again: cli login --profile {name}{from}"))
             }
             Source::Profile(profile)
                 if trouble.kind == Kind::Store && profile.store == Tokens::Keychain =>
@@ -103,6 +99,29 @@ impl Account {
             Source::Profile(_) | Source::Environment => trouble,
         }
     }
+}
+
+pub fn endpoint(profile: &Profile) -> OAuth2Endpoint {
+    let client_id = &profile.client_id;
+    let mut endpoint = match (&profile.issuer, &profile.token_endpoint) {
+        (Some(issuer), _) => OAuth2Endpoint::at_issuer(issuer, client_id),
+        (None, Some(url)) => OAuth2Endpoint::new(url, client_id),
+        // Which is told when it is used.
+        (None, None) => OAuth2Endpoint::new("", client_id),
+    };
+    if let Some(url) = &profile.authorization_endpoint {
+        endpoint = endpoint.authorization_url(url);
+    }
+    if let Some(url) = &profile.device_authorization_endpoint {
+        endpoint = endpoint.device_authorization_url(url);
+    }
+    if let Some(url) = &profile.revocation_endpoint {
+        endpoint = endpoint.revocation_url(url);
+    }
+    if let Some(variable) = &profile.client_secret_env {
+        endpoint = endpoint.client_secret(secret(variable));
+    }
+    endpoint
 }
 
 /// Never kept: only its variable's name is. Asked for when it is needed: a logout works without.
@@ -117,7 +136,7 @@ fn secret(variable: &str) -> ClientSecret {
 fn no_profile(name: &Name) -> Trouble {
     Trouble::new(Kind::LoginRequired, format!("there is no profile {name:?}", name = name.as_str()))
         .with_advice(format!(
-            "log in first: cli login --profile {name} --tokens-stdin --token-endpoint URL \
-             --client-id ID --origin ORIGIN"
+            "log in first: cli login --profile {name} --browser --issuer URL --client-id ID \
+             --origin ORIGIN; see cli login --help"
         ))
 }

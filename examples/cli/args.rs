@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use reqwest::{Method, Url};
 
 use crate::exit;
-use crate::profile::Name;
+use crate::profile::{self, Name};
 use crate::tokens::Tokens;
 use crate::trouble::Trouble;
 
@@ -24,10 +24,14 @@ pub struct Args {
     pub command: Command,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Global {
-    /// Which login this is about
-    #[arg(long, global = true, value_name = "NAME", default_value = "default")]
+    /// Which login this is about [default: the one of `accounts use`, else default]
+    #[arg(long = "profile", global = true, value_name = "NAME")]
+    pub given: Option<Name>,
+
+    /// The one that was given or chosen
+    #[arg(skip)]
     pub profile: Name,
 
     /// Where the profiles are kept, none of them secret [default: reqwest-reauth-cli among this
@@ -45,13 +49,33 @@ pub struct Global {
     pub json: bool,
 }
 
+impl Global {
+    /// Finds out which profile this is about.
+    ///
+    /// # Errors
+    /// What was chosen can't be read.
+    pub fn choose(&mut self) -> Result<(), Trouble> {
+        self.profile = match &self.given {
+            Some(name) => name.clone(),
+            None => profile::chosen(self)?,
+        };
+        Ok(())
+    }
+
+    /// The same, about another profile.
+    pub fn about(&self, name: &Name) -> Self {
+        Self { profile: name.clone(), ..self.clone() }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Keep the tokens of a login
+    /// Log in, in the browser, on another device, or with tokens from elsewhere
     ///
-    /// What is not given is taken from the profile, if there is one: `login --tokens-stdin` logs
-    /// in again.
-    Login(Login),
+    /// What is not given is taken from the profile, if there is one: `login` alone logs in again,
+    /// as before.
+    #[command(after_help = LOGIN_EXAMPLES)]
+    Login(Box<Login>),
     /// Send a request with the access token, or many
     ///
     /// The body of a single answer goes to stdout, as it is. Of several, only what they came to
@@ -62,18 +86,78 @@ pub enum Command {
     /// Tell how the login stands; asks no server
     Status,
     /// Forget the tokens, and revoke them at the server if it can
-    Logout,
+    Logout(Logout),
+    /// List the logins, or choose the one that commands are about
+    Accounts {
+        #[command(subcommand)]
+        choice: Option<Choice>,
+    },
+    /// Find out what is wrong, and what to do about it
+    Doctor,
+    /// Print what makes a shell complete this program's arguments
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Logout {
+    /// Of every profile, not just one
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Choice {
+    /// Make this profile the one that commands are about
+    Use { name: Name },
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Login {
+    /// Log in in this machine's browser; over SSH, open the printed URL (see --redirect-uri)
+    #[arg(long, group = "way")]
+    pub browser: bool,
+
+    /// Log in on another device, with a code
+    #[arg(long, group = "way")]
+    pub device: bool,
+
     /// Read a token response (RFC 6749 §5.1, JSON) from stdin
-    #[arg(long)]
+    #[arg(long, group = "way")]
     pub tokens_stdin: bool,
 
-    /// Where tokens are refreshed
+    /// Read a token response from a file of another program's
+    #[arg(long, value_name = "FILE", group = "way")]
+    pub tokens_file: Option<PathBuf>,
+
+    /// The authorization server, such as https://id.example.com: it says where its endpoints are
     #[arg(long, value_name = "URL")]
+    pub issuer: Option<String>,
+
+    /// What to ask for, with spaces between: many servers want offline_access for a login that
+    /// lasts
+    #[arg(long, value_name = "SCOPES")]
+    pub scope: Option<String>,
+
+    /// Where the browser brings its answer, as it is registered, such as
+    /// http://127.0.0.1:8400/callback [default: any port]
+    #[arg(long, value_name = "URL")]
+    pub redirect_uri: Option<String>,
+
+    /// Only print the login page's URL
+    #[arg(long, requires = "browser")]
+    pub no_open: bool,
+
+    /// Where tokens are issued and refreshed, for a server that doesn't say it
+    #[arg(long, value_name = "URL", conflicts_with = "issuer")]
     pub token_endpoint: Option<String>,
+
+    /// Where a person logs in, for a server that doesn't say it
+    #[arg(long, value_name = "URL")]
+    pub authorization_endpoint: Option<String>,
+
+    /// Where a login on another device begins, for a server that doesn't say it
+    #[arg(long, value_name = "URL")]
+    pub device_authorization_endpoint: Option<String>,
 
     /// The client that the tokens were issued to
     #[arg(long, value_name = "ID")]
@@ -126,6 +210,13 @@ pub struct Call {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
 }
+
+const LOGIN_EXAMPLES: &str = "\
+Examples:
+  cli login --browser --issuer https://id.example.com --client-id my-cli \\
+      --origin https://api.example.com --scope offline_access
+  cli login --device                 the same server, from a machine without a browser
+  cli login --tokens-stdin < tokens.json";
 
 /// Tells what is wrong with the arguments, or the help that was asked for.
 pub fn refuse(error: &clap::Error) -> ExitCode {

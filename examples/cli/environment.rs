@@ -46,11 +46,14 @@ pub fn answer(args: &Args) -> Result<Option<Exit>, Trouble> {
         Command::Token => print(token)?,
         Command::Status if json => print(json!({ "logged_in": true, "source": VARIABLE }))?,
         Command::Status => print(format_args!("the token comes from {VARIABLE}"))?,
-        Command::Login(_) | Command::Logout => {
+        Command::Login(_) | Command::Logout(_) => {
             eprintln!("cli: {VARIABLE} is set: while it is, its token is used, not the profile's");
             return Ok(None);
         }
-        Command::Call(_) => return Ok(None),
+        Command::Call(_)
+        | Command::Accounts { .. }
+        | Command::Doctor
+        | Command::Completions { .. } => return Ok(None),
     }
     Ok(Some(Exit::Success))
 }

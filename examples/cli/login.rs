@@ -1,17 +1,22 @@
 //! `login`: tokens into the store, settings into the profile.
 
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::Duration;
 
-use reqwest_reauth::TokenResponse;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest_reauth::{BrowserLogin, DeviceLogin, DeviceProgress, DevicePrompt, TokenResponse};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio::signal;
 use zeroize::Zeroizing;
 
-use crate::account::{Account, Source};
+use crate::account::{self, Account, Source};
 use crate::args::{Global, Login};
 use crate::exit::Exit;
 use crate::output::print;
-use crate::profile::{self, Profile};
+use crate::profile::{self, Profile, Way};
 use crate::trouble::{Kind, Trouble};
 
 /// The account to be logged in, with the settings of the arguments over those of the profile.
@@ -19,24 +24,29 @@ use crate::trouble::{Kind, Trouble};
 /// # Errors
 /// Something is missing, or wrong.
 pub fn account(global: &Global, login: &Login) -> Result<Account, Trouble> {
-    if !login.tokens_stdin {
-        return Err(Trouble::usage("it is not said how to log in").with_advice(
-            "--tokens-stdin reads a token response from stdin; there is no other way as yet",
-        ));
-    }
     let profile = merge(global, login, Profile::load(global)?)?;
+    if profile.way == Way::Tokens && !login.tokens_stdin && login.tokens_file.is_none() {
+        return Err(Trouble::usage("it is not said how to log in")
+            .with_advice("with one of --browser, --device, --tokens-stdin or --tokens-file FILE"));
+    }
     Account::of(global, profile)
 }
 
 /// # Errors
-/// What was read are no tokens, or something can't be kept.
-pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
+/// The login came to nothing, what was read are no tokens, or something can't be kept.
+pub async fn run(global: &Global, account: &Account, login: &Login) -> Result<Exit, Trouble> {
     let Source::Profile(profile) = &account.source else {
         return Err(Trouble::usage("a login needs a profile"));
     };
     refuse_another_store(global, profile).await?;
+    // What can't be kept is known before the person takes the trouble.
+    account.session.is_logged_in().await.map(drop).or_else(may_be_replaced)?;
     let draft = profile.draft(global)?;
-    let tokens = TokenResponse::from_json(&read_stdin().await?)?;
+    let tokens = tokio::select! {
+        // Leaves the login's port and the draft behind no more than any other end.
+        _ = signal::ctrl_c() => Err(Trouble::interrupted()),
+        tokens = tokens(profile, login) => tokens,
+    }?;
     account.session.log_in(tokens).await?;
     draft.keep()?;
 
@@ -53,26 +63,90 @@ pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
     Ok(Exit::Success)
 }
 
+/// A login puts right what is damaged; a keychain that doesn't answer it can't.
+fn may_be_replaced(error: reqwest_reauth::Error) -> Result<(), Trouble> {
+    match error.is_store() && error.is_transient() {
+        true => Err(error.into()),
+        false => Ok(()),
+    }
+}
+
+async fn tokens(profile: &Profile, login: &Login) -> Result<TokenResponse, Trouble> {
+    let endpoint = account::endpoint(profile);
+    let scope = profile.scope.as_deref().unwrap_or_default();
+    match profile.way {
+        Way::Browser => {
+            let mut browser = BrowserLogin::new(&endpoint).scope(scope);
+            if let Some(uri) = &profile.redirect_uri {
+                browser = browser.redirect_uri(uri);
+            }
+            if login.no_open {
+                browser = browser.without_browser();
+            }
+            let show = |url: &str| eprintln!("log in in the browser, at\n{url}");
+            Ok(browser.run(show).await?)
+        }
+        Way::Device => {
+            let bar = ProgressBar::new_spinner();
+            let tell = |progress: DeviceProgress<'_>| match progress {
+                DeviceProgress::Prompt(prompt) => show_prompt(prompt),
+                progress => bar.set_message(progress.to_string()),
+            };
+            bar.set_style(
+                ProgressStyle::with_template("{spinner} {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            bar.enable_steady_tick(Duration::from_millis(200));
+            let tokens = DeviceLogin::new(&endpoint).scope(scope).run(tell).await;
+            bar.finish_and_clear();
+            Ok(tokens?)
+        }
+        Way::Tokens => {
+            let bytes = match &login.tokens_file {
+                Some(path) => read_file(path)?,
+                None => read_stdin().await?,
+            };
+            Ok(TokenResponse::from_json(&bytes)?)
+        }
+    }
+}
+
+fn show_prompt(prompt: &DevicePrompt) {
+    if io::stderr().is_terminal()
+        && let Some(code) = prompt.qr_code()
+    {
+        eprintln!("{code}");
+    }
+    eprintln!("{prompt}");
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+    let bytes = fs::read(path)
+        .map_err(|error| Trouble::unusable(&format!("could not read {}", path.display()), error))?;
+    Ok(Zeroizing::new(bytes))
+}
+
 fn merge(global: &Global, login: &Login, before: Option<Profile>) -> Result<Profile, Trouble> {
     let before = before.as_ref();
+    // One way to find the server takes the place of the other.
+    let found_before = before.filter(|_| login.issuer.is_none() && login.token_endpoint.is_none());
+    let issuer = login.issuer.clone().or_else(|| found_before?.issuer.clone());
     let token_endpoint =
-        login.token_endpoint.clone().or_else(|| Some(before?.token_endpoint.clone()));
+        login.token_endpoint.clone().or_else(|| found_before?.token_endpoint.clone());
     let client_id = login.client_id.clone().or_else(|| Some(before?.client_id.clone()));
     let origins = match before {
         Some(before) if login.origin.is_empty() => before.origins.clone(),
         _ => login.origin.clone(),
     };
     let missing: Vec<_> = [
-        ("--token-endpoint URL", token_endpoint.is_none()),
+        ("--issuer URL", issuer.is_none() && token_endpoint.is_none()),
         ("--client-id ID", client_id.is_none()),
         ("--origin ORIGIN", origins.is_empty()),
     ]
     .into_iter()
     .filter_map(|(option, is_missing)| is_missing.then_some(option))
     .collect();
-    let (Some(token_endpoint), Some(client_id), true) =
-        (token_endpoint, client_id, missing.is_empty())
-    else {
+    let (Some(client_id), true) = (client_id, missing.is_empty()) else {
         return Err(Trouble::usage(format!(
             "the first login of profile {:?} needs {}",
             global.profile.as_str(),
@@ -82,8 +156,29 @@ fn merge(global: &Global, login: &Login, before: Option<Profile>) -> Result<Prof
     let optional = |given: &Option<String>, before: Option<&String>| {
         given.as_ref().or(before).filter(|value| !value.is_empty()).cloned()
     };
+    let of_server = |given: &Option<String>, before: fn(&Profile) -> &Option<String>| {
+        optional(given, found_before.and_then(|profile| before(profile).as_ref()))
+    };
     Ok(Profile {
+        issuer,
         token_endpoint,
+        authorization_endpoint: of_server(&login.authorization_endpoint, |profile| {
+            &profile.authorization_endpoint
+        }),
+        device_authorization_endpoint: of_server(&login.device_authorization_endpoint, |profile| {
+            &profile.device_authorization_endpoint
+        }),
+        scope: optional(&login.scope, before.and_then(|before| before.scope.as_ref())),
+        redirect_uri: optional(
+            &login.redirect_uri,
+            before.and_then(|before| before.redirect_uri.as_ref()),
+        ),
+        way: match login {
+            Login { browser: true, .. } => Way::Browser,
+            Login { device: true, .. } => Way::Device,
+            Login { tokens_stdin: true, .. } | Login { tokens_file: Some(_), .. } => Way::Tokens,
+            _ => before.map(|before| before.way).unwrap_or_default(),
+        },
         client_id,
         origins,
         client_secret_env: optional(

@@ -7,7 +7,33 @@ use crate::account::Account;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::output::print;
+use crate::profile;
 use crate::trouble::Trouble;
+
+/// Of every profile. The first that fails doesn't keep the others logged in.
+///
+/// # Errors
+/// A profile can't be read, or a store could not be cleared.
+pub async fn run_all(global: &Global) -> Result<Exit, Trouble> {
+    let mut result = Ok(Exit::Success);
+    for name in profile::names(global)? {
+        let global = global.about(&name);
+        let one = async {
+            let account = Account::open(&global)?;
+            if !global.json {
+                eprintln!("{name}:");
+            }
+            let done = run(&global, &account).await.map_err(|trouble| account.advise(trouble));
+            account.session.drain().await;
+            done
+        };
+        if let Err(trouble) = one.await {
+            trouble.warn();
+            result = result.and(Err(trouble));
+        }
+    }
+    result
+}
 
 /// # Errors
 /// The store could not be cleared.

@@ -1,12 +1,12 @@
 //! A command-line program that stays logged in: `cargo run --example cli -- --help`.
 //!
-//! A start for one of your own. `login` keeps the tokens of a login, `call` sends requests with
-//! them, `token`, `status` and `logout` do what they say. In a terminal each, beside
-//! `cargo run -p mock-server -- --user alice --print-tokens`:
+//! A start for one of your own. `login` brings the tokens of a login, in the browser, on another
+//! device or from elsewhere; `call` sends requests with them; `token`, `status`, `logout` and
+//! `accounts` do what they say, and `doctor` finds out why something doesn't. In a terminal each:
 //!
 //! ```sh
-//! cli login --tokens-stdin --token-endpoint http://127.0.0.1:8011/token --client-id cli \
-//!     --revocation-endpoint http://127.0.0.1:8011/revoke --origin http://127.0.0.1:8011
+//! cargo run -p mock-server
+//! cli login --browser --issuer http://127.0.0.1:8011 --client-id cli --origin http://127.0.0.1:8011
 //! cli call http://127.0.0.1:8011/api/hello
 //! ```
 //!
@@ -15,8 +15,10 @@
 //! and `tally` (of calls), `trouble` and `exit` (how it ends).
 
 mod account;
+mod accounts;
 mod args;
 mod call;
+mod doctor;
 mod environment;
 mod exit;
 mod login;
@@ -32,20 +34,23 @@ mod trouble;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio::runtime::Runtime;
 use tokio::signal;
 
 use crate::account::Account;
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Logout};
 use crate::exit::Exit;
 use crate::trouble::Trouble;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return args::refuse(&error),
     };
+    if let Err(trouble) = args.global.choose() {
+        return trouble.tell(args.global.json).into();
+    }
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -71,23 +76,31 @@ async fn run(args: &Args) -> Result<Exit, Trouble> {
     if let Some(exit) = environment::answer(args)? {
         return Ok(exit);
     }
+    // What is about no account, or about all.
+    match &args.command {
+        Command::Accounts { choice } => return accounts::run(global, choice.as_ref()).await,
+        Command::Doctor => return doctor::run(global).await,
+        Command::Logout(Logout { all: true }) => return logout::run_all(global).await,
+        Command::Completions { shell } => return completions(*shell),
+        _ => {}
+    }
     let account = match &args.command {
         Command::Login(login) => login::account(global, login)?,
         Command::Call(call) => call::account(global, call).await?,
         Command::Token => Account::open_to_use(global)?,
-        Command::Status | Command::Logout => Account::open(global)?,
+        _ => Account::open(global)?,
     };
     let work = async {
         match &args.command {
-            Command::Login(_) => login::run(global, &account).await,
+            Command::Login(login) => login::run(global, &account, login).await,
             Command::Call(call) => call::run(global, &account, call).await,
             Command::Token => token::run(global, &account).await,
-            Command::Status => status::run(global, &account).await,
-            Command::Logout => logout::run(global, &account).await,
+            Command::Logout(_) => logout::run(global, &account).await,
+            _ => status::run(global, &account).await,
         }
     };
     let result = match &args.command {
-        // Ctrl-C ends it where it stands: tokens without their profile would be of no use.
+        // It listens for Ctrl-C itself: tokens without their profile would be of no use.
         Command::Login(_) => work.await,
         _ => tokio::select! {
             // In this order, so that Ctrl-C is heard before the first request is sent.
@@ -104,4 +117,13 @@ async fn run(args: &Args) -> Result<Exit, Trouble> {
     // A refresh that was sent is waited for, so that its tokens are kept.
     account.session.drain().await;
     Ok(exit)
+}
+
+/// # Errors
+/// Stdout can't be written to.
+fn completions(shell: clap_complete::Shell) -> Result<Exit, Trouble> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "cli", &mut script);
+    output::print(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Exit::Success)
 }

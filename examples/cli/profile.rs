@@ -18,14 +18,34 @@ use crate::trouble::Trouble;
 // A setting of a later version must not be lost unseen.
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    pub token_endpoint: String,
+    /// Or else the token endpoint.
+    pub issuer: Option<String>,
+    pub token_endpoint: Option<String>,
+    pub authorization_endpoint: Option<String>,
+    pub device_authorization_endpoint: Option<String>,
     pub revocation_endpoint: Option<String>,
     pub client_id: String,
     /// The name of the variable that holds the secret.
     pub client_secret_env: Option<String>,
+    pub scope: Option<String>,
+    pub redirect_uri: Option<String>,
+    /// How the last login was made, to be made again.
+    #[serde(default)]
+    pub way: Way,
     pub origins: Vec<String>,
     pub store: Tokens,
     pub state_dir: Option<PathBuf>,
+}
+
+/// Where the tokens of a login come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    Browser,
+    Device,
+    /// From somewhere else.
+    #[default]
+    Tokens,
 }
 
 impl Profile {
@@ -97,8 +117,14 @@ impl Draft {
 }
 
 /// A name that is the same on every file system, and safe in a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
+
+impl Default for Name {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
 
 impl Name {
     pub fn as_str(&self) -> &str {
@@ -136,9 +162,65 @@ impl fmt::Display for Name {
 /// # Errors
 /// There is no directory for settings on this machine.
 pub fn file(global: &Global) -> Result<PathBuf, Trouble> {
+    Ok(directory(global)?.join(format!("{}.json", global.profile)))
+}
+
+/// The names of all profiles, in order.
+///
+/// # Errors
+/// Their directory can't be read.
+pub fn names(global: &Global) -> Result<Vec<Name>, Trouble> {
+    let directory = directory(global)?;
+    let failed =
+        |error| Trouble::unusable(&format!("could not read {}", directory.display()), error);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(failed)?.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".json"));
+        names.extend(name.and_then(|name| name.parse::<Name>().ok()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Which profile commands are about where none is given.
+///
+/// # Errors
+/// What was chosen can't be read.
+pub fn chosen(global: &Global) -> Result<Name, Trouble> {
+    let path = directory(global)?.join(CHOSEN);
+    match fs::read_to_string(&path) {
+        Ok(name) => name.trim().parse().map_err(|why: &str| {
+            Trouble::usage(format!("{} holds no profile's name: {why}", path.display()))
+                .with_advice("cli accounts use NAME chooses one")
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Name::default()),
+        Err(error) => Err(Trouble::unusable(&format!("could not read {}", path.display()), error)),
+    }
+}
+
+/// # Errors
+/// It can't be written.
+pub fn choose(global: &Global, name: &Name) -> Result<(), Trouble> {
+    let directory = directory(global)?;
+    let write = || {
+        let mut file = NamedTempFile::new_in(&directory)?;
+        writeln!(file, "{name}")?;
+        file.persist(directory.join(CHOSEN))?;
+        Ok(())
+    };
+    write().map_err(|error| not_written(&directory.join(CHOSEN), error))
+}
+
+fn directory(global: &Global) -> Result<PathBuf, Trouble> {
     use etcetera::BaseStrategy;
 
-    let directory = match &global.config_dir {
+    Ok(match &global.config_dir {
         Some(directory) => directory.clone(),
         None => etcetera::choose_base_strategy()
             .map_err(|error| {
@@ -147,9 +229,11 @@ pub fn file(global: &Global) -> Result<PathBuf, Trouble> {
             })?
             .config_dir()
             .join(SERVICE),
-    };
-    Ok(directory.join(format!("{}.json", global.profile)))
+    })
 }
+
+/// No profile's name begins with a dot.
+const CHOSEN: &str = ".chosen";
 
 /// What the program is called in the keychain and among the settings.
 pub const SERVICE: &str = "reqwest-reauth-cli";

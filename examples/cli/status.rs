@@ -16,7 +16,7 @@ pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
     let status = account.session.status().await?;
     if global.json {
         let profile = match &account.source {
-            Source::Profile(profile) => Some(profile),
+            Source::Profile(profile) => Some(&**profile),
             Source::Environment => None,
         };
         print(json!({
@@ -25,7 +25,8 @@ pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
             "profile": account.name.as_str(),
             "account": status.account(),
             "store": status.store(),
-            "token_endpoint": profile.map(|profile| &profile.token_endpoint),
+            "issuer": profile.and_then(|profile| profile.issuer.as_ref()),
+            "token_endpoint": profile.and_then(|profile| profile.token_endpoint.as_ref()),
             "client_id": profile.map(|profile| &profile.client_id),
             "origins": account.origins,
             "received_at": status.received_at().map(unix_seconds),

@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::output;
 
 /// Why a command or a request came to nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trouble {
     pub kind: Kind,
     pub exit: Exit,
@@ -49,6 +49,11 @@ impl Trouble {
     /// Something that the user can put right failed: `what` with its causes.
     pub fn unusable(what: &str, cause: impl StdError) -> Self {
         Self::usage(format!("{what}: {}", chain(&cause)))
+    }
+
+    /// The same, with nothing to put right but time.
+    pub fn unavailable(what: &str, cause: impl StdError) -> Self {
+        Self::new(Kind::Store, format!("{what}: {}", chain(&cause)))
     }
 
     pub fn other(what: &str, cause: impl StdError) -> Self {
@@ -134,7 +139,7 @@ impl Trouble {
     fn of_session(error: &reqwest_reauth::Error) -> Self {
         let kind = match error {
             e if e.is_logged_out() => Kind::LoggedOut,
-            e if e.is_login_required() => Kind::LoginRequired,
+            e if e.is_login_required() || e.is_denied() => Kind::LoginRequired,
             e if e.is_timeout() => Kind::Timeout,
             e if e.is_store() => Kind::Store,
             e if e.is_configuration() => Kind::Configuration,

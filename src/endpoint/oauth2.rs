@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::endpoint::metadata::{check_endpoint, check_issuer};
 use crate::endpoint::{ClientSecret, RefreshError, ServerMetadata, TokenEndpoint, answer, http};
+use crate::error::Error;
 use crate::origin;
+use crate::refresh::client;
 use crate::token::{RefreshToken, Secret, TokenResponse};
 
 /// The token endpoint of an OAuth 2 server (RFC 6749 §6).
@@ -239,6 +241,21 @@ impl OAuth2Endpoint {
             ),
             ..found
         })
+    }
+
+    /// Where the server takes which request, asked now where it is known by its issuer: to show it,
+    /// or to find out what is wrong. Sessions and logins ask by themselves.
+    ///
+    /// # Errors
+    /// The server could not be asked for now ([`Error::is_transient`]), or its answer or the
+    /// endpoint's settings are no use ([`Error::is_configuration`]).
+    pub async fn discover(&self) -> Result<ServerMetadata, Error> {
+        self.check().map_err(Error::configuration)?;
+        let found = async {
+            let http = client(Client::builder()).build()?;
+            self.server(&http, None).await
+        };
+        found.await.map_err(Error::refresh)
     }
 
     /// A token request (RFC 6749 §3.2) of whatever grant.
