@@ -45,10 +45,6 @@ enum Kind {
     /// The same, of another process: the file, and how long was waited.
     Locked(String, Duration),
     LoginRequired(&'static str),
-    #[cfg_attr(
-        not(feature = "login"),
-        expect(dead_code, reason = "there are no logins without it")
-    )]
     Login(Unfinished),
     Configuration(String),
     Store(String),
@@ -206,6 +202,18 @@ impl Error {
     pub(crate) fn refused_without_a_reason(cause: RefreshError) -> Self {
         let what = "the token endpoint keeps refusing to refresh without saying why: log in";
         Self::new(Kind::LoginRequired(what), Some(cause.into()))
+    }
+
+    /// What the authorization server made of a request of no session's.
+    pub(crate) fn server(cause: RefreshError) -> Self {
+        let retry_after = cause.retry_after();
+        let kind = match cause.configuration_hint() {
+            Some(_) => Kind::Configuration(
+                "the authorization server can't be used with these settings".to_owned(),
+            ),
+            None => Kind::Login(Unfinished::Unreachable),
+        };
+        Self::new(kind, Some(cause.into())).with_retry_after(retry_after)
     }
 
     #[cfg(feature = "login")]

@@ -51,8 +51,9 @@ impl Request {
 /// What a token request's failure means where there is no session yet.
 fn failed(error: RefreshError) -> Error {
     match error.outcome() {
-        Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy(_) => Error::unreachable(error),
-        Outcome::Misconfigured => Error::refresh(error),
+        Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy(_) | Outcome::Misconfigured => {
+            Error::server(error)
+        }
         Outcome::Rejected | Outcome::Unreadable | Outcome::Unexpected => Error::unfinished(
             Unfinished::Failed("the authorization server gave no tokens".to_owned()),
             Some(error.into()),

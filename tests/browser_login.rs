@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::net::TcpListener;
-use std::time::Duration;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use mock_server::{Fault, Metadata, MockServer, ResponseIss, Route};
 use reqwest::{Client, Url};
@@ -161,7 +162,7 @@ async fn a_server_that_is_not_the_issuer_or_has_no_metadata_gets_nothing() {
         let error = soon(login.run(|_| panic!("shown"))).await.unwrap_err();
         assert!(error.is_configuration(), "{error:?}");
         let text = format!("{:#}", anyhow::Error::new(error));
-        assert!(text.contains(said), "{text}");
+        assert!(text.contains(said) && text.starts_with("the authorization server"), "{text}");
     }
     let nothing = MockServer::builder().metadata(Metadata::Neither).start().unwrap();
     let login = BrowserLogin::new(&at_issuer(&nothing)).without_browser();
@@ -281,6 +282,20 @@ async fn a_login_that_is_dropped_leaves_nothing_behind() {
     login.result.abort();
     assert!(soon(login.result).await.unwrap_err().is_cancelled());
     TcpListener::bind(("127.0.0.1", back.port().unwrap())).unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_the_browser_opens_and_never_uses_is_not_waited_for() {
+    let server = MockServer::start();
+    let login = Login::begin(BrowserLogin::new(&at_issuer(&server))).await;
+    let back: Url = login.said("redirect_uri").parse().unwrap();
+    let mut idle = TcpStream::connect(("127.0.0.1", back.port().unwrap())).unwrap();
+    let back = decide(&login.url, "allow").await;
+    let begun = Instant::now();
+    assert_eq!(page(back).await.0, 200);
+    login.end().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "it is closed");
 }
 
 #[tokio::test]

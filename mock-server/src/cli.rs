@@ -1,10 +1,11 @@
 //! The arguments of the command.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use mock_server::{Builder, ExpiresIn, MockServer, Reuse};
+use mock_server::{Builder, ExpiresIn, Metadata, MockServer, ResponseIss, Reuse};
 
 /// An OAuth 2 authorization server and a protected API to test clients against.
 ///
@@ -60,6 +61,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECRET", requires = "client_id")]
     client_secret: Option<String>,
 
+    /// Which documents about itself it has
+    #[arg(long, value_enum, default_value = "both")]
+    metadata: Documents,
+
+    /// What the login page's answer says as iss: right, absent, missing (although announced), or
+    /// any text
+    #[arg(long, value_name = "WHAT", default_value = "right", value_parser = response_iss)]
+    response_iss: ResponseIss,
+
+    /// How long a login on another device may take
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
+    device_ttl: Duration,
+
+    /// How long a client has to wait between two looks at it, in whole seconds; 0s says nothing,
+    /// which means 5s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+    device_interval: Duration,
+
     /// Log this user in at the start, bound to no context (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Vec<String>,
@@ -80,6 +99,14 @@ enum OnReuse {
     Ignore,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Documents {
+    Both,
+    Oauth,
+    Oidc,
+    Neither,
+}
+
 impl Args {
     pub(crate) fn builder(&self) -> Builder {
         let mut builder = MockServer::builder()
@@ -95,6 +122,15 @@ impl Args {
                 OnReuse::RevokeUser => Reuse::RevokeUser,
                 OnReuse::Ignore => Reuse::Ignore,
             })
+            .metadata(match self.metadata {
+                Documents::Both => Metadata::Both,
+                Documents::Oauth => Metadata::OAuth,
+                Documents::Oidc => Metadata::Oidc,
+                Documents::Neither => Metadata::Neither,
+            })
+            .response_iss(self.response_iss.clone())
+            .device_ttl(self.device_ttl)
+            .device_interval((!self.device_interval.is_zero()).then_some(self.device_interval))
             .bind_context(&self.bind_context);
         if let Some((max, per)) = self.rate_limit {
             builder = builder.rate_limit(max, per);
@@ -147,6 +183,15 @@ fn expires_in(text: &str) -> Result<ExpiresIn, String> {
             .map(ExpiresIn::Value)
             .map_err(|_| "neither truthful nor absent, and no JSON either".into()),
     }
+}
+
+fn response_iss(text: &str) -> Result<ResponseIss, Infallible> {
+    Ok(match text {
+        "right" => ResponseIss::Right,
+        "absent" => ResponseIss::Absent,
+        "missing" => ResponseIss::Missing,
+        text => ResponseIss::Value(text.to_owned()),
+    })
 }
 
 fn header(text: &str) -> Result<String, String> {

@@ -79,12 +79,11 @@ pub use family::FamilyId;
 mod answer;
 mod grant;
 mod lane;
+mod page;
+mod pending;
 mod routes;
 mod state;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-mod page;
-mod pending;

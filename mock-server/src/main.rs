@@ -45,6 +45,7 @@ fn greet(server: &MockServer, args: &Args) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {origin}  (routes: curl {origin}/)")?;
     writeln!(out)?;
+    writeln!(out, "issuer:   {origin}  (its login page takes any user name)")?;
     writeln!(out, "log in:   curl {client}{token} -d grant_type=password -d username=alice")?;
     writeln!(out, "call:     curl {origin}/api/things -H 'Authorization: Bearer ACCESS_TOKEN'")?;
     writeln!(

@@ -95,7 +95,7 @@ async fn mistakes_get_the_errors_of_rfc_6749() {
     assert_eq!(error("grant_type=password").await, invalid);
     assert_eq!(error("grant_type=password&grant_type=password").await, invalid);
     let unsupported = Value::from("unsupported_grant_type");
-    assert_eq!(error("grant_type=authorization_code").await, unsupported);
+    assert_eq!(error("grant_type=client_credentials").await, unsupported);
     assert_eq!(server.requests(Route::Token).len(), 6);
 }
 

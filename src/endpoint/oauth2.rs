@@ -255,7 +255,7 @@ impl OAuth2Endpoint {
             let http = client(Client::builder()).build()?;
             self.server(&http, None).await
         };
-        found.await.map_err(Error::refresh)
+        found.await.map_err(Error::server)
     }
 
     /// A token request (RFC 6749 §3.2) of whatever grant.

@@ -3,6 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, Response};
@@ -13,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use reqwest::Url;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use url::Host;
 
@@ -78,13 +80,15 @@ impl Loopback {
         through: impl Future<Output = T>,
     ) -> T {
         let mut connections = JoinSet::new();
-        let mut through = std::pin::pin!(through);
+        let (end, ended) = watch::channel(());
+        let mut through = pin!(through);
         let result = loop {
             tokio::select! {
                 result = &mut through => break result,
                 accepted = self.listener.accept() => {
                     if let Ok((stream, _)) = accepted {
-                        connections.spawn(serve(stream, self.uri.clone(), visits.clone()));
+                        let (uri, visits) = (self.uri.clone(), visits.clone());
+                        connections.spawn(serve(stream, uri, visits, ended.clone()));
                     } else {
                         // Too many files are open, maybe: soon there may be fewer.
                         tokio::time::sleep(AGAIN).await;
@@ -93,7 +97,7 @@ impl Loopback {
                 Some(_) = connections.join_next() => {}
             }
         };
-        drop(self.listener);
+        drop((self.listener, end));
         // The last page is on its way.
         let _ = tokio::time::timeout(LAST_PAGE, async {
             while connections.join_next().await.is_some() {}
@@ -103,13 +107,30 @@ impl Loopback {
     }
 }
 
-async fn serve(stream: TcpStream, uri: Url, visits: mpsc::Sender<Visit>) {
-    let service = service_fn(|request| answer(request, &uri, &visits));
+async fn serve(
+    stream: TcpStream,
+    uri: Url,
+    visits: mpsc::Sender<Visit>,
+    mut ended: watch::Receiver<()>,
+) {
+    let is_asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        is_asked.store(true, Ordering::Relaxed);
+        answer(request, &uri, &visits)
+    });
     let mut server = http1::Builder::new();
     // One page is all that a browser gets: then nothing is left to wait for.
     server.keep_alive(false);
-    // An error: the browser has gone.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // An error: the browser has gone.
+        _ = &mut connection => return,
+        _ = ended.changed() => {}
+    }
+    // Browsers open connections that they may never use.
+    if is_asked.load(Ordering::Relaxed) {
+        let _ = connection.await;
+    }
 }
 
 async fn answer(

@@ -1,6 +1,5 @@
 //! How a login comes to nothing.
 
-use crate::endpoint::RefreshError;
 use crate::error::{Error, Unfinished};
 
 impl Error {
@@ -14,11 +13,5 @@ impl Error {
 
     pub(super) fn login_timed_out() -> Self {
         Self::unfinished(Unfinished::TimedOut, None)
-    }
-
-    /// It could not be asked for now.
-    pub(super) fn unreachable(cause: RefreshError) -> Self {
-        let retry_after = cause.retry_after();
-        Self::unfinished(Unfinished::Unreachable, Some(cause.into())).with_retry_after(retry_after)
     }
 }
