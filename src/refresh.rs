@@ -19,6 +19,7 @@ pub(crate) use flight::{Joined, Landing, SingleFlight};
 pub(crate) mod ended;
 mod exchange;
 use exchange::exchange;
+pub(crate) mod imported;
 pub(crate) mod journal;
 pub(crate) use journal::JournalKey;
 mod locked;

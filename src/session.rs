@@ -91,6 +91,23 @@ impl Session {
         self.core().thread.run(login).await.map_err(|error| error.with_tokens(given))
     }
 
+    /// As [`log_in`](Self::log_in), with tokens that another program was issued or that come from
+    /// a file, where a program does this at every start: each refresh token is taken once, its
+    /// SHA-256 kept beside the lock. `false` where it was taken before, in whatever program: it may
+    /// have been spent since, and nothing was changed; whether somebody is still logged in,
+    /// [`is_logged_in`](Self::is_logged_in) tells.
+    ///
+    /// From then on the session refreshes them; the program that they come from must not.
+    ///
+    /// # Errors
+    /// As for `log_in`.
+    pub async fn import(&self, tokens: TokenResponse) -> Result<bool, Error> {
+        let core = Arc::clone(self.core());
+        let given = tokens.clone();
+        let login = async move { core.import(tokens).await };
+        self.core().thread.run(login).await.map_err(|error| error.with_tokens(given))
+    }
+
     /// Logs out: no request gets a token from now on, and waiting ones fail as logged out, at
     /// once. Then the store is cleared, and the refresh token revoked at the server if the
     /// endpoint can (RFC 7009), within a few seconds or not at all.

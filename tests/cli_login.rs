@@ -184,10 +184,31 @@ fn tokens_in_a_file_of_another_program_are_a_login() {
     std::fs::write(&file, machine.server.log_in("alice").json()).unwrap();
     let args = machine.login(&["--tokens-file", file.to_str().unwrap()]);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
-    assert_eq!(machine.run(&args).code, 0);
-    machine.server.expire_access_tokens();
-    assert_eq!(machine.call(&[]).code, 0);
-    assert_eq!(machine.server.counters().refreshes, 1);
+    // As at every start of a script.
+    for refreshes in 1..4 {
+        assert_eq!(machine.run(&args).code, 0);
+        machine.server.expire_access_tokens();
+        assert_eq!(machine.call(&[]).code, 0);
+        assert_eq!(machine.server.counters().refreshes, refreshes);
+    }
+    assert_eq!(machine.server.counters().reuses, 0);
+    assert_eq!(machine.run(&["logout"]).code, 0);
+    let done = machine.run(&args);
+    assert_eq!(done.code, 3, "{done:?}");
+    assert!(done.stderr.contains("were taken over before"), "{done:?}");
+}
+
+#[test]
+fn a_logout_is_one_on_this_machine_though_the_server_is_down() {
+    let machine = Machine::new();
+    assert_eq!(machine.log_in_by_device(&[]).code, 0);
+    let Machine { server, directory } = machine;
+    drop(server);
+    let machine = Machine { server: MockServer::start(), directory };
+    let done = machine.run(&["logout", "--json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(done.json()["revocation"], "failed");
+    assert_eq!(machine.run(&["status"]).code, 3);
 }
 
 #[test]

@@ -47,7 +47,10 @@ pub async fn run(global: &Global, account: &Account, login: &Login) -> Result<Ex
         _ = signal::ctrl_c() => Err(Trouble::interrupted()),
         tokens = tokens(profile, login) => tokens,
     }?;
-    account.session.log_in(tokens).await?;
+    match profile.way {
+        Way::Browser | Way::Device => account.session.log_in(tokens).await?,
+        Way::Tokens => take_over(account, tokens).await?,
+    }
     draft.keep()?;
 
     let status = account.session.status().await?;
@@ -61,6 +64,20 @@ pub async fn run(global: &Global, account: &Account, login: &Login) -> Result<Ex
         print(format_args!("logged in; the tokens are kept in {}", status.store()))?;
     }
     Ok(Exit::Success)
+}
+
+/// Whoever brings the same tokens again, at every start perhaps, must not undo what was refreshed
+/// since.
+async fn take_over(account: &Account, tokens: TokenResponse) -> Result<(), Trouble> {
+    let is_new = account.session.import(tokens).await?;
+    if is_new || account.session.is_logged_in().await? {
+        return Ok(());
+    }
+    Err(Trouble::new(
+        Kind::LoginRequired,
+        "these tokens were taken over before, and that login has ended since",
+    )
+    .with_advice("get new ones, or log in with --browser or --device"))
 }
 
 /// A login puts right what is damaged; a keychain that doesn't answer it can't.

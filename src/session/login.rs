@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
+use crate::lock::digest;
 use crate::refresh::{JournalKey, LOCK_WAIT, Locked, Undo};
 use crate::session::Core;
 use crate::store::{Before, Kept, Record, Unreadable};
@@ -14,12 +15,28 @@ use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 impl Core {
     /// On the session's thread.
     pub(crate) async fn log_in(self: &Arc<Self>, response: TokenResponse) -> Result<(), Error> {
+        self.begin_login(response, None).await.map(drop)
+    }
+
+    /// A login with tokens that are taken once. `false`: they were before.
+    pub(crate) async fn import(self: &Arc<Self>, response: TokenResponse) -> Result<bool, Error> {
+        let token = response.refresh_token.as_ref().unwrap_or(&response.access_token);
+        let once = digest(&["imported token", token.expose()]);
+        self.begin_login(response, Some(once)).await
+    }
+
+    async fn begin_login(
+        self: &Arc<Self>,
+        response: TokenResponse,
+        once: Option<String>,
+    ) -> Result<bool, Error> {
         response.check().map_err(Error::configuration)?;
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
-        match self.try_log_in(&response, logouts, received).await {
+        let once = once.as_deref();
+        match self.try_log_in(&response, once, logouts, received).await {
             Err(error) if self.is_unlocked_after(&error).await => {
-                self.try_log_in(&response, logouts, received).await
+                self.try_log_in(&response, once, logouts, received).await
             }
             result => result,
         }
@@ -28,9 +45,10 @@ impl Core {
     async fn try_log_in(
         self: &Arc<Self>,
         response: &TokenResponse,
+        once: Option<&str>,
         logouts: u64,
         received: Moment,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         let mut locked = Locked::wait(self, LOCK_WAIT).await?;
@@ -41,12 +59,44 @@ impl Core {
                 unborn.pop_front();
             }
         }
-        let result = self.log_in_locked(&mut locked, logouts, response, &login, received).await;
+        let result = match self.take(&mut locked, once).await {
+            Ok(true) => {
+                let result =
+                    self.log_in_locked(&mut locked, logouts, response, &login, received).await;
+                self.give_back(&result, once).await;
+                result.map(|()| true)
+            }
+            result => result,
+        };
         if result.is_ok() {
             self.unborn().retain(|unborn| *unborn != login);
         }
         locked.leave(self).await;
         result
+    }
+
+    /// Notes that a token is taken, before anybody can send it. `false` where it was before.
+    async fn take(&self, locked: &mut Locked, once: Option<&str>) -> Result<bool, Error> {
+        let Some(once) = once.map(str::to_owned) else {
+            return Ok(true);
+        };
+        locked.enter(self)?;
+        let take = move |kept: &Kept| {
+            let is_new = !kept.is_imported(&once)?;
+            if is_new {
+                kept.note_imported(&once)?;
+            }
+            Ok(is_new)
+        };
+        self.store.beside(take).await
+    }
+
+    /// A token whose login failed may be taken again.
+    async fn give_back(&self, result: &Result<(), Error>, once: Option<&str>) {
+        if let (Err(_), Some(once)) = (result, once.map(str::to_owned)) {
+            // Left as taken, it is refused where it could have been used, and no more.
+            let _ = self.store.beside(move |kept| kept.forget_imported(&once)).await;
+        }
     }
 
     async fn log_in_locked(

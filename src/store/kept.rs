@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::event::LogoutReason;
-use crate::refresh::{Failure, Mark, Trace, ended, journal};
+use crate::refresh::{Failure, Mark, Trace, ended, imported, journal};
 use crate::store::{Brief, Notes, Record, StoreError, TokenStore};
 use crate::token::{LoginId, program};
 
@@ -255,6 +255,19 @@ impl Kept {
         reason: LogoutReason,
     ) -> Result<(), StoreError> {
         ended::note_refused(&self.notes, brief, reason, &program())
+    }
+
+    /// Whether these tokens of another program were taken over before.
+    pub(crate) fn is_imported(&self, token: &str) -> Result<bool, StoreError> {
+        imported::is_noted(&self.notes, token)
+    }
+
+    pub(crate) fn note_imported(&self, token: &str) -> Result<(), StoreError> {
+        imported::note(&self.notes, token)
+    }
+
+    pub(crate) fn forget_imported(&self, token: &str) -> Result<(), StoreError> {
+        imported::forget(&self.notes, token)
     }
 
     pub(crate) fn sweep(&self) {

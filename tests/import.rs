@@ -1,0 +1,73 @@
+//! Tokens of another program: taken over once, by whichever program of the user's.
+
+mod support;
+
+use support::vault::User;
+use support::{Call, soon, tokens};
+
+#[tokio::test]
+async fn a_refresh_token_is_imported_once_though_it_is_given_at_every_start() {
+    let t = User::new();
+    let issued = t.server.log_in("alice");
+    for start in 0..4 {
+        let session = t.program();
+        assert_eq!(session.import(tokens(&issued)).await.unwrap(), start == 0);
+        t.server.expire_access_tokens();
+        assert_eq!(t.get(&session).await.unwrap(), 200);
+    }
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (4, 4, 0));
+
+    // Others are another login.
+    let session = t.program();
+    assert!(session.import(tokens(&t.server.log_in("bob"))).await.unwrap());
+    assert!(!session.import(tokens(&issued)).await.unwrap());
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn what_was_logged_out_is_not_imported_again() {
+    let t = User::new();
+    let (session, issued) = (t.program(), t.server.log_in("alice"));
+    assert!(session.import(tokens(&issued)).await.unwrap());
+    soon(session.log_out()).await.unwrap();
+    let next = t.program();
+    assert!(!next.import(tokens(&issued)).await.unwrap());
+    assert!(!next.is_logged_in().await.unwrap());
+    // Who logs in with them means it.
+    next.log_in(tokens(&issued)).await.unwrap();
+    assert!(next.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn of_two_programs_that_import_at_once_one_does() {
+    let t = User::new();
+    let issued = t.server.log_in("alice");
+    let (one, other) = (t.program(), t.program());
+    let both = tokio::join!(one.import(tokens(&issued)), other.import(tokens(&issued)));
+    assert_ne!(both.0.unwrap(), both.1.unwrap());
+    for session in [one, other] {
+        assert_eq!(t.get(&session).await.unwrap(), 200);
+    }
+}
+
+#[tokio::test]
+async fn an_import_that_failed_can_be_made_again() {
+    let t = User::new();
+    let (session, issued) = (t.program(), t.server.log_in("alice"));
+    t.vault.fail(&[Call::Save]);
+    let error = session.import(tokens(&issued)).await.unwrap_err();
+    assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+    t.vault.fail(&[]);
+    assert!(session.import(tokens(&issued)).await.unwrap());
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn the_note_of_it_holds_no_token() {
+    let t = User::new();
+    let issued = t.server.log_in("alice");
+    t.program().import(tokens(&issued)).await.unwrap();
+    let note = std::fs::read_to_string(t.file("imported").unwrap()).unwrap();
+    assert!(!note.contains(&issued.refresh_token) && !note.contains(&issued.access_token));
+}
