@@ -179,7 +179,7 @@ async fn an_answer_of_more_than_a_mebibyte_is_not_read_to_its_end() {
     let error = soon(t.get("things")).await.unwrap_err();
     assert!(found(&error).is_transient());
     let text = format!("{:#}", anyhow::Error::new(error));
-    assert!(text.ends_with("the token endpoint's answer is over 1 MiB"), "{text}");
+    assert!(text.ends_with("the authorization server's answer is over 1 MiB"), "{text}");
     assert!(t.session.is_logged_in().await.unwrap());
 }
 
