@@ -11,6 +11,8 @@
 //! 5. `refresh`: one refresh for everybody, in an order in which no token is lost.
 //! 6. `lock`, `store`, `token`: what it stands on.
 //!
+//! `login` (a feature) is where the tokens come from: the browser, or another device.
+//!
 //! [`Session::builder`] is where to begin.
 //!
 //! # Tracing

@@ -101,6 +101,7 @@ impl Account {
     }
 }
 
+/// The authorization server's, as the profile's client.
 pub fn endpoint(profile: &Profile) -> OAuth2Endpoint {
     let client_id = &profile.client_id;
     let mut endpoint = match (&profile.issuer, &profile.token_endpoint) {

@@ -7,13 +7,13 @@ use reqwest_reauth::{KeychainStore, Record, ServerMetadata, TokenStore};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use crate::account::{self, Account, Source};
+use crate::account::{self, Account};
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::output::print;
 use crate::profile::{self, Profile, SERVICE};
 use crate::tokens::Tokens;
-use crate::trouble::Trouble;
+use crate::trouble::{Kind, Trouble};
 
 /// One thing that was looked at.
 struct Finding {
@@ -118,12 +118,10 @@ async fn login(global: &Global, profile: &Profile) -> Result<String, Trouble> {
     let account = Account::of(global, profile.clone())?;
     let status = async {
         let status = account.session.status().await?;
-        match (status.is_logged_in(), &account.source) {
-            (true, _) => Ok(format!("logged in, the tokens are in {}", status.store())),
-            (false, Source::Profile(_) | Source::Environment) => {
-                Err(Trouble::new(crate::trouble::Kind::LoggedOut, "nobody is logged in"))
-            }
+        if !status.is_logged_in() {
+            return Err(Trouble::new(Kind::LoggedOut, "nobody is logged in"));
         }
+        Ok(format!("logged in, the tokens are in {}", status.store()))
     };
     status.await.map_err(|trouble| account.advise(trouble))
 }

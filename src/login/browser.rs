@@ -2,6 +2,7 @@
 //! RFC 7636, RFC 8252).
 
 use std::fmt;
+use std::thread;
 use std::time::Duration;
 
 use oauth2::basic::BasicClient;
@@ -112,8 +113,10 @@ impl BrowserLogin {
         let (attempt, url) = Attempt::new(&self.request, http, server, &loopback.uri)?;
         show(url.as_str());
         if self.opens {
-            // It may take its time to find out that there is none. The person has the URL.
-            drop(tokio::task::spawn_blocking(move || webbrowser::open(url.as_str())));
+            // It may take its time to find out that there is none, or last as long as the browser
+            // does: nobody waits for it. Where it fails, the person has the URL.
+            let open = move || drop(webbrowser::open(url.as_str()));
+            let _ = thread::Builder::new().name("reauth-browser".to_owned()).spawn(open);
         }
         let (visits, visited) = mpsc::channel(1);
         let through = async {
