@@ -5,7 +5,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use mock_server::MockServer;
@@ -37,8 +37,10 @@ fn a_program_ends_though_the_browser_that_it_opened_does_not() {
     let url = fs::read_to_string(&opened).unwrap();
     assert!(url.starts_with(&server.authorization_url()), "{url}");
     // From here on the program may end; the browser doesn't.
+    let begun = Instant::now();
     fs::write(&ready, "").unwrap();
     assert!(program.wait().unwrap().success());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 fn log_in(issuer: &str) {

@@ -27,7 +27,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// Which login this is about [default: the one of `accounts use`, else default]
-    #[arg(long = "profile", global = true, value_name = "NAME")]
+    #[arg(long = "profile", global = true, help_heading = EVERYWHERE, value_name = "NAME")]
     pub given: Option<Name>,
 
     /// The one that was given or chosen
@@ -36,16 +36,16 @@ pub struct Global {
 
     /// Where the profiles are kept, none of them secret [default: reqwest-reauth-cli among this
     /// user's settings]
-    #[arg(long, global = true, value_name = "DIR", value_parser = absolute)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "DIR", value_parser = absolute)]
     pub config_dir: Option<PathBuf>,
 
     /// Where it is noted that somebody is logged in; kept in the profile by a login [default:
     /// reqwest-reauth among this user's state files]
-    #[arg(long, global = true, value_name = "DIR", value_parser = absolute)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "DIR", value_parser = absolute)]
     pub state_dir: Option<PathBuf>,
 
     /// Print one JSON object, and nothing else, to stdout
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
 }
 
@@ -210,6 +210,9 @@ pub struct Call {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
 }
+
+/// What every command has, below what is its own.
+const EVERYWHERE: &str = "Everywhere";
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:

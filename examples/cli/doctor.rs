@@ -36,7 +36,10 @@ pub async fn run(global: &Global) -> Result<Exit, Trouble> {
         look("login", login(global, &profile).await);
         look("lock", lock(global, &profile).await);
         match account::endpoint(&profile).discover().await {
-            Err(error) => look("server", Err(error.into())),
+            Err(error) => {
+                let advice = "check the network, and the issuer of the login";
+                look("server", Err(Trouble::from(error).with_advice(advice)));
+            }
             Ok(server) => {
                 look("server", Ok(server_found(&server)));
                 let answer = reach(server.token_endpoint()).await;

@@ -119,14 +119,12 @@ enum Refusal {
 }
 
 async fn ask(client: &Client, issuer: &str, url: &Url) -> Result<ServerMetadata, Refusal> {
-    let for_now = |error: RefreshError| {
-        // No token was in it.
-        let what = RefreshError::not_sent("the authorization server's metadata can't be read now");
-        Refusal::ForNow(what.with_source(error))
-    };
+    // No token was in it.
+    let unread = || RefreshError::not_sent("the authorization server's metadata can't be read now");
+    let for_now = |error: RefreshError| Refusal::ForNow(unread().with_source(error));
     let client = http::client_for(client, url).map_err(for_now)?;
     let request = client.get(url.clone()).header(ACCEPT, "application/json");
-    let response = request.send().await.map_err(|e| for_now(e.into()))?;
+    let response = request.send().await.map_err(|e| Refusal::ForNow(unread().with_source(e)))?;
     let status = response.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Err(for_now(RefreshError::not_sent(format!("{url} answered {status}"))));
