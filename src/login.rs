@@ -12,11 +12,13 @@ mod loopback;
 mod page;
 mod trouble;
 
+use std::time::Duration;
+
 use reqwest::{Client, ClientBuilder};
 
 use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, TokenEndpoint};
 use crate::error::{Error, Unfinished};
-use crate::refresh::client;
+use crate::refresh::{client, within};
 
 /// What every login asks the server for, and with what.
 #[derive(Debug)]
@@ -61,7 +63,20 @@ fn failed(error: RefreshError) -> Error {
     }
 }
 
+/// An answer, or none within the time that it may take.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, RefreshError>>,
+) -> Result<T, RefreshError> {
+    within(EXCHANGE, answer).await.unwrap_or_else(|| {
+        let what = "the authorization server gave no answer within the time allowed";
+        Err(RefreshError::no_answer(what))
+    })
+}
+
 fn has_no(server: &ServerMetadata, what: &str, setter: &str) -> Error {
     let who = server.issuer().unwrap_or("the authorization server");
     Error::configuration(format!("{who} tells no {what} endpoint: give it with .{setter}(…)"))
 }
+
+/// As long as a refresh may take.
+const EXCHANGE: Duration = Duration::from_secs(30);

@@ -14,10 +14,9 @@ use tokio::sync::mpsc;
 
 use super::loopback::{Loopback, Visit};
 use super::page::Page;
-use super::{Request, failed, has_no};
+use super::{Request, failed, has_no, in_time};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata};
 use crate::error::Error;
-use crate::refresh::within;
 use crate::token::TokenResponse;
 
 /// A login in the system's browser, for a person at this machine.
@@ -236,13 +235,8 @@ impl Attempt {
             ("code_verifier", self.verifier.secret()),
         ];
         let tokens = self.endpoint.token_request(&self.http, &self.server, &fields);
-        let tokens = within(EXCHANGE, tokens).await;
-        tokens.unwrap_or_else(|| Err(no_answer())).map_err(failed)
+        in_time(tokens).await.map_err(failed)
     }
-}
-
-fn no_answer() -> RefreshError {
-    RefreshError::no_answer("the token endpoint gave no answer within the time allowed")
 }
 
 /// RFC 6749 §4.1.2.1. What isn't a code of that form is not repeated.
@@ -262,6 +256,3 @@ fn refused(error: &str) -> Error {
 
 /// A person has to find the password, and the second factor.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// As long as a refresh may take.
-const EXCHANGE: Duration = Duration::from_secs(30);

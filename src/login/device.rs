@@ -8,10 +8,9 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use reqwest::{Client, ClientBuilder, Url};
 
-use super::{Request, failed, has_no};
+use super::{Request, failed, has_no, in_time};
 use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, answer};
 use crate::error::Error;
-use crate::refresh::within;
 use crate::token::TokenResponse;
 
 /// A login on another device, such as a telephone: for machines without a browser.
@@ -118,9 +117,8 @@ impl DeviceLogin {
         }
         let params = self.request.params.iter();
         fields.extend(params.map(|(name, value)| (name.as_str(), value.as_str())));
-        let answered = within(EXCHANGE, self.request.endpoint.post(http, url, &fields)).await;
-        let (status, headers, body) =
-            answered.unwrap_or_else(|| Err(no_answer())).map_err(failed)?;
+        let answered = in_time(self.request.endpoint.post(http, url, &fields)).await;
+        let (status, headers, body) = answered.map_err(failed)?;
         if !status.is_success() {
             return Err(failed(answer::refusal(status, &headers, &body, &[])));
         }
@@ -139,12 +137,13 @@ impl DeviceLogin {
     ) -> Result<Look, Error> {
         let fields = [("grant_type", GRANT), ("device_code", code)];
         let endpoint = &self.request.endpoint;
-        let answered = within(EXCHANGE, endpoint.token_answer(http, server, &fields)).await;
-        let refused = match answered.unwrap_or_else(|| Err((no_answer(), None))) {
-            Ok(tokens) => return Ok(Look::Tokens(tokens)),
-            Err(refused) => refused,
+        let answered = async { Ok(endpoint.token_answer(http, server, &fields).await) };
+        let (error, code) = match in_time(answered).await {
+            Ok(Ok(tokens)) => return Ok(Look::Tokens(tokens)),
+            Ok(Err(refused)) => refused,
+            Err(error) => (error, None),
         };
-        match (refused.1.as_deref(), refused.0) {
+        match (code.as_deref(), error) {
             (Some("authorization_pending"), _) => Ok(Look::Pending),
             (Some("slow_down"), _) => Ok(Look::SlowDown),
             (Some("access_denied"), _) => Err(Error::denied()),
@@ -282,10 +281,6 @@ impl fmt::Debug for DevicePrompt {
     }
 }
 
-fn no_answer() -> RefreshError {
-    RefreshError::no_answer("the authorization server gave no answer within the time allowed")
-}
-
 fn unusable() -> Error {
     failed(RefreshError::unexpected("the answer to the device authorization request is unusable"))
 }
@@ -300,8 +295,6 @@ const SLOWER: Duration = Duration::from_secs(5);
 
 /// A person waits for a network that comes and goes.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-const EXCHANGE: Duration = Duration::from_secs(30);
 
 /// Nobody waits longer, whatever the server says.
 const EXPIRES_MAX: Duration = Duration::from_secs(24 * 3600);
