@@ -32,6 +32,8 @@ fn a_program_ends_though_the_browser_that_it_opened_does_not() {
         .env(READY, &ready)
         .env("BROWSER", &browser)
         .stdout(Stdio::null())
+        // The browser outlives the test, which must not keep its output open.
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let url = fs::read_to_string(&opened).unwrap();
