@@ -5,12 +5,12 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::counters::Counters;
+use crate::device::Decision;
 use crate::family::FamilyId;
 use crate::fault::Fault;
 use crate::history::Entry;
 use crate::hold::{Gate, Hold};
 use crate::issued::Issued;
-use crate::pending::Decision;
 use crate::route::{Recorded, Route};
 use crate::server::MockServer;
 
@@ -67,17 +67,17 @@ impl MockServer {
     /// written. Whether there is one.
     pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
         let decision = Decision::Allowed(user.to_owned());
-        self.shared.lock().pending.decide(user_code, decision, Instant::now())
+        self.shared.lock().devices.decide(user_code, decision, Instant::now())
     }
 
     /// Says no to it.
     pub fn deny_device(&self, user_code: &str) -> bool {
-        self.shared.lock().pending.decide(user_code, Decision::Denied, Instant::now())
+        self.shared.lock().devices.decide(user_code, Decision::Denied, Instant::now())
     }
 
-    /// The codes of the logins on other devices that nobody has decided.
+    /// The codes of the logins on other devices that still wait for a person.
     pub fn device_user_codes(&self) -> Vec<String> {
-        self.shared.lock().pending.user_codes()
+        self.shared.lock().devices.user_codes(Instant::now())
     }
 
     /// Answers 401 `invalid_token` to every token at this path, such as `/api/forbidden`.

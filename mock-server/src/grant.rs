@@ -228,7 +228,7 @@ fn index(id: FamilyId) -> usize {
 }
 
 /// So far off that it is never: an `Instant` cannot hold every `Duration`.
-fn after(now: Instant, time: Duration) -> Instant {
+pub(crate) fn after(now: Instant, time: Duration) -> Instant {
     now.checked_add(time.min(FOREVER)).unwrap_or(now)
 }
 

@@ -77,10 +77,11 @@ mod family;
 pub use family::FamilyId;
 
 mod answer;
+mod code;
+mod device;
 mod grant;
 mod lane;
 mod page;
-mod pending;
 mod routes;
 mod state;
 

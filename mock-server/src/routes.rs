@@ -23,6 +23,7 @@ use crate::state::Shared;
 
 mod api;
 mod authorize;
+mod code;
 mod control;
 mod device;
 mod json;

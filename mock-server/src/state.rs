@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use crate::code::Codes;
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::device::Devices;
 use crate::family::Context;
 use crate::grant::{Grants, Refreshed, Refusal};
 use crate::issued::Issued;
 use crate::lane::Lane;
-use crate::pending::Pending;
 use crate::route::Route;
 
 pub(crate) struct Shared {
@@ -29,7 +30,8 @@ pub(crate) struct State {
     pub(crate) grants: Grants,
     pub(crate) counters: Counters,
     pub(crate) refused_paths: HashSet<String>,
-    pub(crate) pending: Pending,
+    pub(crate) codes: Codes,
+    pub(crate) devices: Devices,
     lanes: [Lane; Route::COUNT],
     /// When the refreshes were that the rate limit still counts.
     recent: VecDeque<Instant>,
@@ -47,7 +49,8 @@ impl Shared {
                 grants: Grants::new(started),
                 counters: Counters::default(),
                 refused_paths: HashSet::new(),
-                pending: Pending::default(),
+                codes: Codes::default(),
+                devices: Devices::default(),
                 lanes: Default::default(),
                 recent: VecDeque::new(),
             }),

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::Received;
 use crate::answer::Answer;
+use crate::device::Decision;
 use crate::family::Family;
 use crate::fault::Fault;
-use crate::pending::Decision;
 use crate::route::Route;
 use crate::state::Shared;
 
@@ -61,7 +61,7 @@ pub(super) fn control(shared: &Shared, control: &str, request: &Received) -> Ans
                 "approve-device" => Decision::Allowed(user),
                 _ => Decision::Denied,
             };
-            match shared.lock().pending.decide(&user_code, decision, now) {
+            match shared.lock().devices.decide(&user_code, decision, now) {
                 true => done("decided"),
                 false => refused("no device waits with that code"),
             }

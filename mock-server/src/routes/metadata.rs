@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::Received;
 use crate::answer::Answer;
-use crate::config::ResponseIss;
+use crate::config::{Client, ResponseIss};
 use crate::state::Shared;
 
-/// `GET /.well-known/…`
+/// `GET /.well-known/…`.
 pub(super) fn metadata(shared: &Shared, request: &Received) -> Answer {
     if request.head.method != Method::GET {
         return Answer::method_not_allowed("GET");
@@ -19,7 +19,9 @@ pub(super) fn metadata(shared: &Shared, request: &Received) -> Answer {
     }
     let issuer = shared.issuer();
     let at = |path: &str| format!("{issuer}{path}");
+    let auth_methods = auth_methods(shared.config.client.as_ref());
     let says_iss = shared.config.response_iss != ResponseIss::Absent;
+    // Nothing about ID tokens and their keys, though OpenID Connect asks for it: there are none.
     let metadata = json!({
         "issuer": issuer,
         "authorization_endpoint": at("/authorize"),
@@ -33,10 +35,18 @@ pub(super) fn metadata(shared: &Shared, request: &Received) -> Answer {
             "urn:ietf:params:oauth:grant-type:device_code",
         ],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": [
-            "none", "client_secret_basic", "client_secret_post",
-        ],
+        "token_endpoint_auth_methods_supported": auth_methods,
+        "revocation_endpoint_auth_methods_supported": auth_methods,
         "authorization_response_iss_parameter_supported": says_iss,
     });
     Answer::json(StatusCode::OK, &metadata)
+}
+
+/// What the only client may do, or any.
+fn auth_methods(client: Option<&Client>) -> &'static [&'static str] {
+    match client.map(|client| &client.secret) {
+        None => &["none", "client_secret_basic", "client_secret_post"],
+        Some(None) => &["none"],
+        Some(Some(_)) => &["client_secret_basic", "client_secret_post"],
+    }
 }

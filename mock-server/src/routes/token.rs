@@ -9,11 +9,10 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::Received;
+use super::{Received, code, device};
 use crate::answer::Answer;
 use crate::grant::Refreshed;
 use crate::issued::Issued;
-use crate::pending::Poll;
 use crate::state::Shared;
 
 /// `POST /token`.
@@ -42,8 +41,10 @@ pub(super) fn token(shared: &Shared, request: &Received) -> Answer {
             let note = logged_in(user, &issued);
             success(&issued).noting(note)
         }
-        Some("authorization_code") => exchange_code(shared, request, &form),
-        Some("urn:ietf:params:oauth:grant-type:device_code") => poll_device(shared, request, &form),
+        Some("authorization_code") => code::redeem(shared, request, &form),
+        Some("urn:ietf:params:oauth:grant-type:device_code") => {
+            device::poll(shared, request, &form)
+        }
         Some(_) => Answer::oauth_error(
             StatusCode::BAD_REQUEST,
             "unsupported_grant_type",
@@ -66,66 +67,6 @@ fn refresh(shared: &Shared, request: &Received, form: &HashMap<String, String>) 
         }
     }
     .noting(note)
-}
-
-/// RFC 6749 §4.1.3, RFC 7636 §4.6.
-fn exchange_code(shared: &Shared, request: &Received, form: &HashMap<String, String>) -> Answer {
-    let said = |name: &str| form.get(name).map_or("", String::as_str);
-    let (client, _) = presented(request, form).unwrap_or_default();
-    let refused = |why| Answer::oauth_error(StatusCode::BAD_REQUEST, "invalid_grant", why);
-    let context = shared.context(&request.head.headers);
-    let now = Instant::now();
-    let user = {
-        let mut state = shared.lock();
-        let Some(code) = state.pending.code(said("code")) else {
-            return refused("the code is unknown");
-        };
-        if let Some(family) = code.spent {
-            // RFC 6749 §4.1.2: what it was exchanged for may be somebody else's.
-            state.grants.revoke(family, now);
-            return refused("the code is spent");
-        }
-        if code.is_over_at(now) {
-            return refused("the code is over");
-        }
-        if code.client_id != client || code.redirect_uri != said("redirect_uri") {
-            return refused("the code is for another client or redirect_uri");
-        }
-        if !code.proves(said("code_verifier")) {
-            return refused("the code_verifier is not the one");
-        }
-        code.user.clone()
-    };
-    let issued = shared.log_in(&user, Some(context));
-    if let Some(code) = shared.lock().pending.code(said("code")) {
-        code.spent = Some(issued.family);
-    }
-    let note = logged_in(&user, &issued);
-    success(&issued).noting(note)
-}
-
-/// RFC 8628 §3.4 and §3.5.
-fn poll_device(shared: &Shared, request: &Received, form: &HashMap<String, String>) -> Answer {
-    let code = form.get("device_code").map_or("", String::as_str);
-    let poll = {
-        let mut state = shared.lock();
-        state.counters.device_polls += 1;
-        state.pending.poll_device(code, Instant::now())
-    };
-    let refused = |error, why| Answer::oauth_error(StatusCode::BAD_REQUEST, error, why);
-    match poll {
-        Poll::Unknown => refused("invalid_grant", "the device code is unknown"),
-        Poll::Pending => refused("authorization_pending", "the person has not decided yet"),
-        Poll::SlowDown => refused("slow_down", "wait five seconds longer from now on"),
-        Poll::Expired => refused("expired_token", "the device code is over"),
-        Poll::Denied => refused("access_denied", "the person has said no"),
-        Poll::Allowed(user) => {
-            let context = shared.context(&request.head.headers);
-            let issued = shared.log_in(&user, Some(context));
-            let note = logged_in(&user, &issued);
-            success(&issued).noting(note)
-        }
-    }
 }
 
 /// `POST /revoke`: 200 whether or not there was anything to revoke (RFC 7009 §2.2).
@@ -188,7 +129,7 @@ pub(super) fn logged_in(user: &str, issued: &Issued) -> String {
     format!("logged {user:?} in, family {}", issued.family)
 }
 
-fn success(issued: &Issued) -> Answer {
+pub(super) fn success(issued: &Issued) -> Answer {
     let mut answer = Answer::new(StatusCode::OK).with(CONTENT_TYPE, "application/json");
     answer.body = issued.json().into();
     answer.uncached()
@@ -209,7 +150,8 @@ pub(super) fn form(request: &Received) -> Result<HashMap<String, String>, &'stat
 pub(super) fn parameters(encoded: &[u8]) -> Result<HashMap<String, String>, &'static str> {
     let mut form = HashMap::new();
     for (name, value) in form_urlencoded::parse(encoded) {
-        if form.insert(name.into_owned(), value.into_owned()).is_some() {
+        let may_repeat = name == MAY_REPEAT;
+        if form.insert(name.into_owned(), value.into_owned()).is_some() && !may_repeat {
             return Err("a parameter is repeated");
         }
     }
@@ -245,7 +187,7 @@ pub(super) fn authenticate(
 }
 
 /// Who the client says it is, and its secret.
-fn presented(
+pub(super) fn presented(
     request: &Received,
     form: &HashMap<String, String>,
 ) -> Option<(String, Option<String>)> {
@@ -276,3 +218,6 @@ fn basic(request: &Received) -> Option<(String, Option<String>)> {
     let secret = plain(secret);
     Some((plain(id), (!secret.is_empty()).then_some(secret)))
 }
+
+/// RFC 8707 §2: a token may be for several resources.
+pub(super) const MAY_REPEAT: &str = "resource";
