@@ -97,6 +97,30 @@ impl MockServer {
     }
 
     /// The login page (RFC 6749 §3.1).
+    ///
+    /// A test without a browser plays the person with one request: what the page was asked, who
+    /// they are, and `allow` or `deny`.
+    ///
+    /// ```
+    /// # use mock_server::MockServer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> reqwest::Result<()> {
+    /// let server = MockServer::start();
+    /// // What the program would open in a browser.
+    /// let url = server.authorization_url()
+    ///     + "?response_type=code&client_id=app&redirect_uri=http%3A%2F%2F127.0.0.1%3A9%2F&state=x\
+    ///        &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
+    ///
+    /// let (page, asked) = url.split_once('?').unwrap();
+    /// let said = format!("{asked}&username=alice&decision=allow");
+    /// let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    /// let answer = browser.post(page).body(said).send().await?;
+    /// assert_eq!(answer.status(), 303);
+    /// let back = answer.headers()["location"].to_str().unwrap();
+    /// assert!(back.starts_with("http://127.0.0.1:9/?code="));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn authorization_url(&self) -> String {
         self.origin() + "/authorize"
     }

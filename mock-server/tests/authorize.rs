@@ -202,3 +202,59 @@ async fn the_log_holds_no_code() {
     let lines = lines.lock().unwrap();
     assert!(lines.contains("/authorize") && !lines.contains(&code), "{lines}");
 }
+
+#[tokio::test]
+async fn a_redirect_uri_has_no_fragment_and_no_user() {
+    let server = MockServer::start();
+    for uri in ["http://127.0.0.1:9/#a", "http://me@127.0.0.1:9/", "http://::1/", "http://127.1/"] {
+        let mut request = request();
+        request.insert("redirect_uri", uri);
+        assert_eq!(show(&server, &request).await.status(), 400, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_response_type_and_a_challenge_that_is_no_hash_are_invalid() {
+    let server = MockServer::start();
+    for (name, value) in [("response_type", ""), ("code_challenge", "too-short")] {
+        let mut request = request();
+        request.insert(name, value);
+        let brought = brought(&show(&server, &request).await);
+        assert_eq!(brought["error"], "invalid_request", "{name}");
+        assert_eq!((brought["state"].as_str(), &brought["iss"]), ("a b&c", &server.issuer()));
+    }
+}
+
+#[tokio::test]
+async fn only_resource_may_be_repeated() {
+    let server = MockServer::start();
+    let get = async |more: &str| {
+        let url = format!("{}?{}&{more}", server.authorization_url(), encode(&request()));
+        browser().get(url).send().await.unwrap()
+    };
+    let page = get("resource=urn:a&resource=urn:b&scope=x").await.text().await.unwrap();
+    assert!(page.contains("value=\"urn:a\"") && page.contains("value=\"urn:b\""), "{page}");
+    assert_eq!(brought(&get("scope=x&scope=y").await)["error"], "invalid_request");
+}
+
+#[tokio::test]
+async fn a_form_without_a_name_or_a_decision_decides_nothing() {
+    let server = MockServer::start();
+    for wrong in ["username=&decision=allow", "username=alice", "username=alice&decision=maybe"] {
+        let body = format!("{}&{wrong}", encode(&request()));
+        let answer = form(server.authorization_url(), body).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{wrong}");
+    }
+    assert_eq!(server.counters().codes, 0);
+}
+
+#[tokio::test]
+async fn a_session_from_a_code_is_bound_to_the_context_of_its_token_request() {
+    let server = MockServer::builder().bind_context(["x-device-id"]).start().unwrap();
+    let code = code(&server).await;
+    let (_, tokens) = exchange(&server, &code, &[]).await;
+    let token = tokens["refresh_token"].as_str().unwrap();
+    let elsewhere = support::refresh_request(&server, token).header("x-device-id", "d1");
+    assert_eq!(read(elsewhere.send().await.unwrap()).await.0, 400);
+    assert_eq!(support::refresh(&server, token).await.0, 200);
+}

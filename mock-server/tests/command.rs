@@ -34,6 +34,8 @@ async fn the_command_starts_and_answers() {
     let first = next();
     let origin = first.split_whitespace().nth(2).unwrap().to_owned();
     assert!(origin.starts_with("http://127.0.0.1:"), "{first}");
+    assert_eq!(next(), "");
+    assert!(next().starts_with(&format!("issuer:   {origin} ")));
     let printed = loop {
         let line = next();
         if line.starts_with('{') {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mock_server::MockServer;
@@ -120,4 +121,49 @@ async fn the_controls_decide_over_http_too() {
         let (_, answer) = poll(&server, &device).await;
         assert_eq!(answer.get("error").and_then(Value::as_str), error);
     }
+}
+
+#[tokio::test]
+async fn a_device_login_is_for_the_client_that_began_it() {
+    let server = patient();
+    let nobody = form(server.device_authorization_url(), "").send().await.unwrap();
+    assert_eq!(read(nobody).await.1["error"], "invalid_request");
+    let device = begin(&server).await;
+    assert!(server.approve_device(user_code(&device), "alice"));
+    let code = device["device_code"].as_str().unwrap();
+    let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+    let other = format!("grant_type={grant}&client_id=other&device_code={code}");
+    let (status, body) = read(form(server.token_url(), other).send().await.unwrap()).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
+    assert_eq!(poll(&server, &device).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_page_escapes_the_code_and_says_no_too() {
+    let server = patient();
+    let device = begin(&server).await;
+    let url = format!("{}/device", server.origin());
+    let page = reqwest::get(format!("{url}?user_code=%22%3E%3Cb%3E")).await.unwrap();
+    let page = page.text().await.unwrap();
+    assert!(page.contains("value=\"&quot;&gt;&lt;b&gt;\""), "{page}");
+    let say = async |said: &str| {
+        let body = format!("user_code={}&{said}", user_code(&device));
+        form(url.clone(), body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(say("decision=allow").await, 400, "who?");
+    assert_eq!(say("decision=deny").await, 200);
+    assert_eq!(error(&server, &device).await, "access_denied");
+}
+
+#[tokio::test]
+async fn the_log_holds_no_device_code() {
+    let lines = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&lines);
+    let builder = MockServer::builder().log(move |line| *log.lock().unwrap() += line);
+    let server = builder.start().unwrap();
+    let device = begin(&server).await;
+    assert!(server.approve_device(user_code(&device), "alice"));
+    assert_eq!(poll(&server, &device).await.0, 200);
+    let (lines, code) = (lines.lock().unwrap(), device["device_code"].as_str().unwrap());
+    assert!(lines.contains("/device_authorization") && !lines.contains(code), "{lines}");
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use mock_server::{Metadata, MockServer, ResponseIss};
+use mock_server::{Fault, Metadata, MockServer, ResponseIss, Route};
 use serde_json::{Value, json};
 use support::read;
 
@@ -52,4 +52,24 @@ async fn an_answer_without_issuer_is_announced_unless_it_is_to_be_a_surprise() {
         let (_, said) = document(&server, "oauth-authorization-server").await;
         assert_eq!(said["authorization_response_iss_parameter_supported"], announced);
     }
+}
+
+#[tokio::test]
+async fn only_what_the_client_can_do_is_announced() {
+    let secret = json!(["client_secret_basic", "client_secret_post"]);
+    for (client, methods) in [(None, json!(["none"])), (Some("hush"), secret)] {
+        let server = MockServer::builder().client("app", client).start().unwrap();
+        let (_, said) = document(&server, "oauth-authorization-server").await;
+        assert_eq!(said["token_endpoint_auth_methods_supported"], methods);
+        assert_eq!(said["revocation_endpoint_auth_methods_supported"], methods);
+    }
+}
+
+#[tokio::test]
+async fn the_documents_can_be_broken_and_are_recorded() {
+    let server = MockServer::start();
+    server.on_next(Route::Metadata, 1, Fault::status(503));
+    assert_eq!(document(&server, "openid-configuration").await.0, 503);
+    assert_eq!(document(&server, "openid-configuration").await.0, 200);
+    assert_eq!(server.requests(Route::Metadata).len(), 2);
 }
