@@ -155,7 +155,7 @@ mod tests {
         let (code, user_code) = (device.device_code.clone(), device.user_code.clone());
         let (almost, end) = (start + Duration::from_millis(59_999), start + seconds(60));
         assert_eq!(devices.poll(&code, "app", almost), Poll::Pending);
-        assert_eq!(devices.user_codes(almost), [user_code.clone()]);
+        assert_eq!(devices.user_codes(almost), [user_code.as_str()]);
         assert_eq!(devices.poll(&code, "app", end), Poll::Expired);
         assert_eq!(devices.user_codes(end), [""; 0]);
         assert!(!devices.decide(&user_code, Decision::Denied, end));
