@@ -86,10 +86,11 @@ impl Devices {
         match &device.decision {
             None => Poll::Pending,
             Some(Decision::Denied) => Poll::Denied,
-            Some(Decision::Allowed(_)) => match self.0.remove(at).decision {
-                Some(Decision::Allowed(user)) => Poll::Allowed(user),
-                _ => Poll::Unknown,
-            },
+            Some(Decision::Allowed(user)) => {
+                let user = user.clone();
+                self.0.remove(at);
+                Poll::Allowed(user)
+            }
         }
     }
 

@@ -3,13 +3,12 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 
 use mock_server::{MockServer, ResponseIss, What};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use serde_json::Value;
-use support::{form, happened, read};
+use support::{form, happened, logged, read};
 
 /// A verifier and its S256 challenge, those of RFC 7636 appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -193,10 +192,7 @@ async fn what_the_page_repeats_is_escaped() {
 
 #[tokio::test]
 async fn the_log_holds_no_code() {
-    let lines = Arc::new(Mutex::new(String::new()));
-    let log = Arc::clone(&lines);
-    let builder = MockServer::builder().log(move |line| *log.lock().unwrap() += line);
-    let server = builder.start().unwrap();
+    let (server, lines) = logged();
     let code = code(&server).await;
     exchange(&server, &code, &[]).await;
     let lines = lines.lock().unwrap();

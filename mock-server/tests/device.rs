@@ -2,13 +2,12 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mock_server::MockServer;
 use reqwest::Client;
 use serde_json::{Value, json};
-use support::{form, read};
+use support::{form, logged, read};
 
 async fn begin(server: &MockServer) -> Value {
     let begin = form(server.device_authorization_url(), "client_id=app");
@@ -157,10 +156,7 @@ async fn the_page_escapes_the_code_and_says_no_too() {
 
 #[tokio::test]
 async fn the_log_holds_no_device_code() {
-    let lines = Arc::new(Mutex::new(String::new()));
-    let log = Arc::clone(&lines);
-    let builder = MockServer::builder().log(move |line| *log.lock().unwrap() += line);
-    let server = builder.start().unwrap();
+    let (server, lines) = logged();
     let device = begin(&server).await;
     assert!(server.approve_device(user_code(&device), "alice"));
     assert_eq!(poll(&server, &device).await.0, 200);

@@ -2,11 +2,21 @@
 
 #![allow(dead_code, reason = "each test file is a crate, and none uses all of it")]
 
+use std::sync::{Arc, Mutex};
+
 use mock_server::{MockServer, What};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
 pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A server, and all that it has logged.
+pub fn logged() -> (MockServer, Arc<Mutex<String>>) {
+    let lines = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&lines);
+    let builder = MockServer::builder().log(move |line| *log.lock().unwrap() += line);
+    (builder.start().unwrap(), lines)
+}
 
 pub fn form(url: String, body: impl Into<String>) -> RequestBuilder {
     let request = Client::new().post(url).header("content-type", FORM);
