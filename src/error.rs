@@ -125,14 +125,17 @@ impl Error {
     }
 
     /// The request's own time-out ended while it waited for a token; or nobody finished a login
-    /// in time.
+    /// in time, also where that is why a request is logged out.
     pub fn is_timeout(&self) -> bool {
         matches!(self.inner.kind, Kind::TimedOut | Kind::Login(Unfinished::TimedOut))
+            || self.login_error().is_some_and(Self::is_timeout)
     }
 
-    /// The person, or the server in their place, said no to a login.
+    /// The person, or the server in their place, said no to a login, also where that is why a
+    /// request is logged out.
     pub fn is_denied(&self) -> bool {
         matches!(self.inner.kind, Kind::Login(Unfinished::Denied))
+            || self.login_error().is_some_and(Self::is_denied)
     }
 
     /// The server refuses the access token, and the session has no refresh token to get another;
@@ -160,6 +163,11 @@ impl Error {
 
     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         self.inner.source.as_deref().map(|source| source as _)
+    }
+
+    /// Why the person who was asked did not log in again.
+    fn login_error(&self) -> Option<&Self> {
+        self.inner.source.as_ref()?.downcast_ref()
     }
 
     pub(crate) fn store_error(&self) -> Option<&StoreError> {
@@ -216,7 +224,6 @@ impl Error {
         Self::new(kind, Some(cause.into())).with_retry_after(retry_after)
     }
 
-    #[cfg(feature = "login")]
     pub(crate) fn unfinished(what: Unfinished, cause: Option<Source>) -> Self {
         Self::new(Kind::Login(what), cause)
     }
@@ -232,6 +239,16 @@ impl Error {
 
     pub(crate) fn internal(what: &'static str, source: Option<Source>) -> Self {
         Self::new(Kind::Internal(what), source)
+    }
+
+    /// The same, where a person could have helped, and `cause` says why not.
+    pub(crate) fn because(&self, cause: Self) -> Self {
+        let kind = match self.inner.kind {
+            Kind::LoggedOut(reason) => Kind::LoggedOut(reason),
+            Kind::LoginRequired(what) => Kind::LoginRequired(what),
+            _ => return self.clone(),
+        };
+        Self::new(kind, Some(Box::new(cause)))
     }
 
     /// Whether it tells of the very same event.

@@ -26,6 +26,8 @@
 //! | `refresh failed` (in that span) | warn | `duration_ms`, `waiters`, `retry_after_ms`, `error` |
 //! | `logged in` | info | `service`, `account` |
 //! | `logged out` | info | `service`, `account`, `reason` |
+//! | `asking for a login` | info | `service`, `account` |
+//! | `nobody has logged in` | warn | `service`, `account`, `error` |
 //! | `new tokens could not be stored` | warn | `service`, `account`, `error` |
 //! | `new tokens are in the journal, not in the store` | warn | `service`, `account`, `error` |
 //! | `new tokens stored after all` | info | `service`, `account` |

@@ -12,6 +12,7 @@ pub use logout::Revocation;
 mod metrics;
 pub(crate) use metrics::Counters;
 pub use metrics::Metrics;
+mod prompt;
 mod reading;
 mod refreshing;
 mod state;

@@ -4,6 +4,7 @@
 //! last copy goes. Access tokens are opaque and never parsed (RFC 9068 §6): expiry is what the
 //! token response said, and only a hint.
 
+mod id_token;
 mod response;
 pub use response::TokenResponse;
 
@@ -222,6 +223,8 @@ pub(crate) struct Tokens {
     /// Who issued them, where that was found by the issuer.
     pub(crate) server: Option<Arc<ServerMetadata>>,
     pub(crate) scope: Option<String>,
+    /// Whose they are, where the server has said it. The same through all refreshes.
+    pub(crate) subject: Option<Arc<str>>,
     /// `Bearer …`, ready to attach without an allocation.
     pub(crate) header: HeaderValue,
     /// What the journal is sealed with. `None` for tokens that another program put into the store.
@@ -275,6 +278,8 @@ impl Tokens {
             server,
             scope: (response.scope.clone())
                 .or_else(|| previous.and_then(|tokens| tokens.scope.clone())),
+            subject: (previous.and_then(|tokens| tokens.subject.clone()))
+                .or_else(|| response.subject.as_deref().map(Arc::from)),
             header: response.header(),
             key: identity.key,
             saved_by: program(),

@@ -1,5 +1,6 @@
 //! How a session is set up.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -18,10 +19,12 @@ use crate::origin::Origin;
 use crate::refresh::{LOCK_WAIT, SingleFlight, Storm};
 use crate::session::core::{OnLogout, TokenClient, Unauthorized};
 use crate::session::logout::Farewells;
+use crate::session::prompt::{self, LOGIN_WAIT, LoginHook, Prompt};
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
 use crate::session::{Core, Counters, Handle, Session};
 use crate::store::{Kept, Notes, Pin, Shared, StoreThread, TokenStore};
+use crate::token::TokenResponse;
 
 /// Sets up a [`Session`], from [`Session::builder`].
 #[must_use = "a builder does nothing until it is built"]
@@ -34,6 +37,8 @@ pub struct SessionBuilder {
     state_dir: Option<PathBuf>,
     headers: Vec<Result<(HeaderName, HeaderValue), String>>,
     on_logout: Option<OnLogout>,
+    login: Option<LoginHook>,
+    login_wait: Duration,
     token_client: Option<TokenClient>,
     unauthorized: Option<Unauthorized>,
     lock_wait: Duration,
@@ -51,6 +56,8 @@ impl SessionBuilder {
             state_dir: None,
             headers: Vec::new(),
             on_logout: None,
+            login: None,
+            login_wait: LOGIN_WAIT,
             token_client: None,
             unauthorized: None,
             lock_wait: LOCK_WAIT,
@@ -108,6 +115,56 @@ impl SessionBuilder {
     /// ever, so give it a channel, or a place that is emptied at the end.
     pub fn on_logout(mut self, hook: impl Fn(LogoutReason) + Send + Sync + 'static) -> Self {
         self.on_logout = Some(Arc::new(hook));
+        self
+    }
+
+    /// Asks a person to log in, when a request needs it: nobody is logged in, the server has ended
+    /// the session, or there is no refresh token to go on with. `hook` gets the tokens of a login,
+    /// as for [`Session::log_in`]. Meanwhile requests wait, and one prompt is made however many
+    /// they are. Default: nothing; they fail as [logged out](Error::is_logged_out).
+    ///
+    /// Those that were made while nobody had been logged in then go on. Those that were made in a
+    /// session go on if the login is of the same account, by its
+    /// [subject](TokenResponse::subject); else, and where that is not known, they fail as logged out.
+    /// So does every one if `hook` fails: its error is the [source](std::error::Error::source) of
+    /// theirs. It is not called again until a login was made in another way, or the program
+    /// is started anew; only after a [transient](Error::is_transient) error the next request calls
+    /// it again. After a [`log_out`](Session::log_out), here or in another program, nobody is
+    /// asked.
+    ///
+    /// It is called on a thread and a runtime of its own, and may block. A login that comes from
+    /// elsewhere meanwhile, a logout, and the end of the session drop its future; the end of the
+    /// program does not wait for it. Requests that it makes through the session itself fail as
+    /// logged out. It lives as long as the session: one that holds the session keeps it alive for
+    /// ever.
+    ///
+    /// ```
+    /// # #[cfg(feature = "login")] {
+    /// use reqwest_reauth::{BrowserLogin, OAuth2Endpoint, Session};
+    ///
+    /// let endpoint = OAuth2Endpoint::at_issuer("https://id.example.com", "client-id");
+    /// let session = Session::builder("my-cli", endpoint.clone())
+    ///     .origin("https://api.example.com")
+    ///     .login(move || {
+    ///         // With `openid`, the server says who has logged in.
+    ///         let login = BrowserLogin::new(&endpoint).scope("openid offline_access");
+    ///         login.run(|url| eprintln!("log in again at {url}"))
+    ///     });
+    /// # }
+    /// ```
+    pub fn login<F, E>(mut self, hook: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<TokenResponse, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.login = Some(prompt::hook(hook));
+        self
+    }
+
+    /// How long a person who is [asked](Self::login) to log in may take, and requests wait, unless
+    /// their own time-out is shorter. Default: 10 minutes.
+    pub fn login_wait(mut self, limit: Duration) -> Self {
+        self.login_wait = limit;
         self
     }
 
@@ -220,6 +277,7 @@ impl SessionBuilder {
             lock,
             refreshing: SingleFlight::new(),
             reading: SingleFlight::new(),
+            prompt: self.login.map(|hook| Prompt::new(hook, self.login_wait)),
             events: event::channel(),
             counters: Counters::default(),
             logouts: AtomicU64::new(0),

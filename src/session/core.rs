@@ -17,6 +17,7 @@ use crate::origin::Origin;
 use crate::refresh::{Gate, Place, SingleFlight, Storm};
 use crate::session::Counters;
 use crate::session::logout::Farewells;
+use crate::session::prompt::{Prompt, Started};
 use crate::session::refreshing::Why;
 use crate::session::state::{Phase, State};
 use crate::session::thread::SessionThread;
@@ -41,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) storm: Storm,
     pub(crate) refreshing: SingleFlight<Arc<Tokens>>,
     pub(crate) reading: SingleFlight<()>,
+    /// How a person is asked to log in again, if the program has said so.
+    pub(crate) prompt: Option<Prompt>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) counters: Counters,
     /// How often the user has logged out: a login that was under way then must not win.
@@ -100,16 +103,18 @@ impl Core {
 
     async fn current_after_waiting(self: &Arc<Self>) -> Result<Arc<Tokens>, Error> {
         self.thread.guard()?;
-        let started_in = match self.state.now() {
-            snapshot if snapshot.is_logged_out() => None,
-            snapshot => Some(snapshot.epoch),
-        };
+        let at_first = self.state.now();
         self.know().await?;
-        let tokens = self.state.tokens().ok_or_else(|| self.state.logged_out())?;
-        if started_in.is_some_and(|epoch| epoch != tokens.epoch) {
-            // A login made while this request waited is not the one that it started under.
-            return Err(self.state.logged_out());
+        let started = Started::of(&at_first, &self.state.now());
+        match self.current_of(&started).await {
+            Err(error) => self.or_log_in(&started, error).await,
+            tokens => tokens,
         }
+    }
+
+    async fn current_of(self: &Arc<Self>, started: &Started) -> Result<Arc<Tokens>, Error> {
+        // A login made while this request waited is not the one that it started under.
+        let tokens = self.tokens_of(started.epoch)?;
         if tokens.freshness_at(Moment::now()) == Freshness::Expired && tokens.refresh.is_some() {
             return self.refresh(&tokens, Why::Expired).await;
         }
@@ -135,6 +140,22 @@ impl Core {
         place: Option<Place>,
     ) -> Result<Recovery, Error> {
         self.thread.guard()?;
+        let error = match self.recover_by_itself(refused, place).await {
+            Ok(Recovery::LoginRequired(error)) | Err(error) => error,
+            recovery => return recovery,
+        };
+        match self.or_log_in(&Started::with(refused), error).await {
+            Err(error) if error.is_login_required() => Ok(Recovery::LoginRequired(error)),
+            result => result.map(Recovery::Replay),
+        }
+    }
+
+    /// Without a person.
+    async fn recover_by_itself(
+        self: &Arc<Self>,
+        refused: &Arc<Tokens>,
+        place: Option<Place>,
+    ) -> Result<Recovery, Error> {
         let is_open = || {
             self.newer_than(refused).is_none() && self.refreshing.under_way(refused.epoch).is_none()
         };
@@ -159,10 +180,7 @@ impl Core {
         if let Some(place) = place.filter(|_| self.newer_than(refused).is_none()) {
             self.storm.tries(refused, place);
         }
-        match self.refresh(refused, Why::Refused(place)).await {
-            Err(error) if error.is_login_required() => Ok(Recovery::LoginRequired(error)),
-            result => result.map(Recovery::Replay),
-        }
+        self.refresh(refused, Why::Refused(place)).await.map(Recovery::Replay)
     }
 
     /// The current tokens, if the login of `epoch` is still the current one.
@@ -174,13 +192,16 @@ impl Core {
 
     /// After the login of `epoch` took the place of what was before.
     pub(crate) fn begin(&self, epoch: u64, ended: LogoutReason) {
-        self.refreshing.abandon_before(epoch, Error::logged_out(Some(ended)));
+        let error = Error::logged_out(Some(ended));
+        self.refreshing.abandon_before(epoch, error.clone());
+        self.ask_no_more(epoch, error);
         self.emit(Event::LoggedIn);
     }
 
     /// Ends the session of `epoch`, if it is still going on, and tells everybody.
     pub(crate) fn end(&self, epoch: u64, reason: LogoutReason) {
         if self.state.end(epoch, reason).is_ok() {
+            self.ask_no_more(epoch + 1, Error::logged_out(Some(reason)));
             self.tell_logout(reason);
         }
     }

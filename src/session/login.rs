@@ -15,40 +15,33 @@ use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 impl Core {
     /// On the session's thread.
     pub(crate) async fn log_in(self: &Arc<Self>, response: TokenResponse) -> Result<(), Error> {
-        self.begin_login(response, None).await.map(drop)
+        self.begin_login(response, Login::Anew).await.map(drop)
     }
 
     /// A login with tokens that are taken once. `false`: they were before.
     pub(crate) async fn import(self: &Arc<Self>, response: TokenResponse) -> Result<bool, Error> {
         let token = response.refresh_token.as_ref().unwrap_or(&response.access_token);
         let once = digest(&["imported token", token.expose()]);
-        self.begin_login(response, Some(once)).await
+        self.begin_login(response, Login::Once(once)).await
     }
 
-    async fn begin_login(
+    /// `false` where it was to be made once, and had been.
+    pub(super) async fn begin_login(
         self: &Arc<Self>,
         response: TokenResponse,
-        once: Option<String>,
+        login: Login,
     ) -> Result<bool, Error> {
         response.check().map_err(Error::configuration)?;
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
-        let once = once.as_deref();
-        match self.try_log_in(&response, once, logouts, received).await {
-            Err(error) if self.is_unlocked_after(&error).await => {
-                self.try_log_in(&response, once, logouts, received).await
-            }
+        let attempt = Attempt { response, login, logouts, received };
+        match self.try_log_in(&attempt).await {
+            Err(error) if self.is_unlocked_after(&error).await => self.try_log_in(&attempt).await,
             result => result,
         }
     }
 
-    async fn try_log_in(
-        self: &Arc<Self>,
-        response: &TokenResponse,
-        once: Option<&str>,
-        logouts: u64,
-        received: Moment,
-    ) -> Result<bool, Error> {
+    async fn try_log_in(self: &Arc<Self>, attempt: &Attempt) -> Result<bool, Error> {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         let mut locked = Locked::wait(self, LOCK_WAIT).await?;
@@ -59,10 +52,13 @@ impl Core {
                 unborn.pop_front();
             }
         }
+        let once = match &attempt.login {
+            Login::Once(token) => Some(token.as_str()),
+            Login::Anew | Login::Again(_) => None,
+        };
         let result = match self.take(&mut locked, once).await {
             Ok(true) => {
-                let result =
-                    self.log_in_locked(&mut locked, logouts, response, &login, received).await;
+                let result = self.log_in_locked(&mut locked, &login, attempt).await;
                 self.give_back(&result, once).await;
                 result.map(|()| true)
             }
@@ -102,11 +98,22 @@ impl Core {
     async fn log_in_locked(
         self: &Arc<Self>,
         locked: &mut Locked,
-        logouts: u64,
-        response: &TokenResponse,
         login: &LoginId,
-        received: Moment,
+        attempt: &Attempt,
     ) -> Result<(), Error> {
+        let Attempt { response, login: kind, logouts, received } = attempt;
+        let is_asked_for = || match kind {
+            Login::Again(epoch) => self.state.epoch() == *epoch,
+            Login::Anew | Login::Once(_) => true,
+        };
+        let is_over = || self.logouts.load(Ordering::SeqCst) != *logouts || !is_asked_for();
+        if let Login::Again(_) = kind {
+            // Look again: another program may have asked the same person, and been quicker.
+            let _ = self.read_store_locked(locked).await?;
+            if is_over() {
+                return Err(self.state.logged_out());
+            }
+        }
         locked.enter(self)?;
         let before = Arc::new(self.replaceable_record(locked).await?);
         let key = JournalKey::random()
@@ -119,21 +126,25 @@ impl Core {
                 birth: Birth::Login,
                 key: Some(key.clone()),
             };
-            let tokens = Arc::new(Tokens::received(response, None, identity, received));
-            if self.logouts.load(Ordering::SeqCst) == logouts {
+            let tokens = Arc::new(Tokens::received(response, None, identity, *received));
+            if !is_over() {
                 let record = Record::of(&tokens, &self.pin);
                 let undo = Undo::Restore { login: login.clone(), before: Arc::clone(&before) };
                 locked.write(self, undo, move |store| store.save(&record)).await?;
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
-            if self.logouts.load(Ordering::SeqCst) != logouts {
+            if is_over() {
                 self.never_began(login.clone());
                 return Err(Error::logged_out(Some(LogoutReason::Requested)));
             }
             // Fails where the store was read meanwhile and brought news: they are old now.
             let epoch = tokens.epoch;
             self.storm.forget();
-            if self.state.log_in(tokens, LogoutReason::Requested).is_ok() {
+            let ended = match kind {
+                Login::Again(_) => None,
+                Login::Anew | Login::Once(_) => Some(LogoutReason::Requested),
+            };
+            if self.state.log_in(tokens, ended).is_ok() {
                 self.begin(epoch, LogoutReason::Requested);
                 // The next login tries it again.
                 let sweep = |kept: &Kept| {
@@ -170,6 +181,24 @@ impl Core {
         }
         Ok(before)
     }
+}
+
+/// How a login came to be.
+pub(super) enum Login {
+    /// By the program.
+    Anew,
+    /// By the program, with a token that is taken once: its digest.
+    Once(String),
+    /// By a person who was asked in this epoch. It counts only while that lasts.
+    Again(u64),
+}
+
+struct Attempt {
+    response: TokenResponse,
+    login: Login,
+    /// How many logouts there were when it began.
+    logouts: u64,
+    received: Moment,
 }
 
 /// Logins that failed and might still turn up in the store: one or two on a bad day.

@@ -74,7 +74,9 @@ impl Core {
         self.logouts.fetch_add(1, Ordering::SeqCst);
         let (over, tokens) = self.state.log_out(SystemTime::now());
         let logged_out = Error::logged_out(Some(LogoutReason::Requested));
-        self.refreshing.abandon_before(self.state.epoch(), logged_out);
+        let epoch = self.state.epoch();
+        self.refreshing.abandon_before(epoch, logged_out.clone());
+        self.ask_no_more(epoch, logged_out);
         let mut farewell = Farewell::of(over, true);
         if let Some(tokens) = &tokens {
             farewell.bring(tokens);

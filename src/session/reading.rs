@@ -47,9 +47,13 @@ impl Core {
     /// Reads the store if nobody is known to be logged in. For the session's own thread, where the
     /// others would take it for an endpoint's code.
     pub(crate) async fn look_for_a_login(self: &Arc<Self>) {
-        if matches!(self.state.now().phase, Phase::LoggedIn(_)) {
-            return;
+        if !matches!(self.state.now().phase, Phase::LoggedIn(_)) {
+            self.look_for_news().await;
         }
+    }
+
+    /// Reads the store. For the session's own thread, as well.
+    pub(super) async fn look_for_news(self: &Arc<Self>) {
         if let Joined::Waiting(reading) = self.start_to_look() {
             // The store may fail for now: it is read again the next time.
             let _ = reading.wait().await;
@@ -208,7 +212,7 @@ impl Core {
                     Phase::LoggedIn(before) => ended_by(before),
                     _ => LogoutReason::LoggedOutElsewhere,
                 };
-                if self.state.log_in(Arc::new(tokens), reason).is_ok() {
+                if self.state.log_in(Arc::new(tokens), Some(reason)).is_ok() {
                     if !snapshot.is_logged_out() {
                         self.tell_logout(reason);
                     }

@@ -27,11 +27,53 @@ pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
     /// Why the last session ended, for those who still ask for it.
     ended: Option<LogoutReason>,
+    /// Whose session ended.
+    last: Whose,
+    /// What began in an epoch before this one does not go on in another: the user has ended it,
+    /// here or elsewhere.
+    pub(crate) over_before: u64,
 }
 
 impl Snapshot {
     pub(crate) fn is_logged_out(&self) -> bool {
         matches!(self.phase, Phase::LoggedOut(_))
+    }
+
+    /// The same epoch, a little later.
+    fn with(&self, phase: Phase) -> Self {
+        let (ended, last) = (self.ended, self.last.clone());
+        Self { epoch: self.epoch, phase, ended, last, over_before: self.over_before }
+    }
+
+    /// Whose session this is or, where nobody is logged in, was.
+    pub(crate) fn whose(&self) -> Whose {
+        match &self.phase {
+            Phase::LoggedIn(tokens) => Whose::of(tokens),
+            Phase::Unknown | Phase::LoggedOut(_) => self.last.clone(),
+        }
+    }
+}
+
+/// Whose session it is, as far as the server has said.
+#[derive(Clone, Debug)]
+pub(crate) enum Whose {
+    Nobodys,
+    Unknown,
+    Subject(Arc<str>),
+}
+
+impl Whose {
+    pub(crate) fn of(tokens: &Tokens) -> Self {
+        tokens.subject.clone().map_or(Self::Unknown, Self::Subject)
+    }
+
+    /// Whether what was begun for it may go on with `tokens`.
+    pub(crate) fn may_be(&self, tokens: &Tokens) -> bool {
+        match self {
+            Self::Nobodys => true,
+            Self::Unknown => false,
+            Self::Subject(subject) => tokens.subject.as_ref() == Some(subject),
+        }
     }
 }
 
@@ -77,7 +119,8 @@ pub(crate) struct Ended;
 
 impl State {
     pub(crate) fn new() -> Self {
-        let snapshot = Snapshot { epoch: 0, phase: Phase::Unknown, ended: None };
+        let (phase, ended, last) = (Phase::Unknown, None, Whose::Nobodys);
+        let snapshot = Snapshot { epoch: 0, phase, ended, last, over_before: 0 };
         Self { snapshot: ArcSwap::from_pointee(snapshot), change: Mutex::new(()) }
     }
 
@@ -114,14 +157,25 @@ impl State {
     }
 
     /// A login, made here or found in the store: everything before it is over, and `ended` says
-    /// why. `tokens` carry the epoch that they begin, one after the one that it was decided in.
-    pub(crate) fn log_in(&self, tokens: Arc<Tokens>, ended: LogoutReason) -> Result<(), Ended> {
+    /// why. `None`: a person was asked to log in again, and what was begun may go on. `tokens` carry
+    /// the epoch that they begin, one after the one that it was decided in.
+    pub(crate) fn log_in(
+        &self,
+        tokens: Arc<Tokens>,
+        ended: Option<LogoutReason>,
+    ) -> Result<(), Ended> {
         self.change(|now| {
-            if now.epoch + 1 != tokens.epoch {
+            let epoch = tokens.epoch;
+            if now.epoch + 1 != epoch {
                 return Err(Ended);
             }
-            let ended = if now.is_logged_out() { now.ended } else { Some(ended) };
-            Ok((Snapshot { epoch: tokens.epoch, phase: Phase::LoggedIn(tokens), ended }, ()))
+            let (ended, over_before) = match ended {
+                Some(why) if !now.is_logged_out() && is_final(why) => (Some(why), epoch),
+                Some(why) if !now.is_logged_out() => (Some(why), now.over_before),
+                _ => (now.ended, now.over_before),
+            };
+            let (phase, last) = (Phase::LoggedIn(tokens), now.whose());
+            Ok((Snapshot { epoch, phase, ended, last, over_before }, ()))
         })
     }
 
@@ -140,7 +194,8 @@ impl State {
                 Ok(tokens) => (Phase::LoggedIn(tokens), None),
                 Err(why) => (Phase::LoggedOut(Over::Nobody), why),
             };
-            Ok((Snapshot { epoch: from, phase, ended }, ()))
+            let (last, over_before) = (now.whose(), now.over_before);
+            Ok((Snapshot { epoch: from, phase, ended, last, over_before }, ()))
         })
     }
 
@@ -151,7 +206,7 @@ impl State {
             Phase::LoggedIn(current) if now.epoch == epoch => {
                 let newest = if tokens.supersede(current) { tokens } else { current };
                 let phase = Phase::LoggedIn(Arc::clone(newest));
-                Ok((Snapshot { epoch, phase, ended: now.ended }, Arc::clone(newest)))
+                Ok((now.with(phase), Arc::clone(newest)))
             }
             _ => Err(Ended),
         })
@@ -162,14 +217,11 @@ impl State {
     pub(crate) fn end(&self, epoch: u64, reason: LogoutReason) -> Result<(), Ended> {
         self.change(|now| match &now.phase {
             Phase::LoggedIn(tokens) if now.epoch == epoch => {
-                let until = match reason {
-                    LogoutReason::Requested | LogoutReason::LoggedOutElsewhere => u64::MAX,
-                    LogoutReason::Revoked
-                    | LogoutReason::RotationLost
-                    | LogoutReason::RefreshTokenExpired => tokens.generation,
-                };
+                let until = if is_final(reason) { u64::MAX } else { tokens.generation };
                 let phase = Phase::LoggedOut(Over::Login(tokens.login.clone(), until));
-                Ok((Snapshot { epoch: epoch + 1, phase, ended: Some(reason) }, ()))
+                let over_before = if is_final(reason) { epoch + 2 } else { now.over_before };
+                let (ended, last) = (Some(reason), now.whose());
+                Ok((Snapshot { epoch: epoch + 1, phase, ended, last, over_before }, ()))
             }
             _ => Err(Ended),
         })
@@ -188,7 +240,10 @@ impl State {
                 Phase::LoggedOut(_) => (Over::AllUntil(at), None, now.ended),
             };
             let phase = Phase::LoggedOut(over.clone());
-            let next = Snapshot { epoch: now.epoch + 1, phase, ended };
+            let (epoch, last) = (now.epoch + 1, now.whose());
+            // Nor does what begins now, until somebody logs in.
+            let over_before = epoch + 1;
+            let next = Snapshot { epoch, phase, ended, last, over_before };
             Ok((next, (over, tokens)))
         });
         logout.unwrap_or((Over::Nobody, None))
@@ -198,8 +253,7 @@ impl State {
     pub(crate) fn name_over(&self, login: &LoginId) {
         let _ = self.change(|now| match &now.phase {
             Phase::LoggedOut(Over::AllUntil(_)) => {
-                let phase = Phase::LoggedOut(Over::login(login));
-                Ok((Snapshot { epoch: now.epoch, phase, ended: now.ended }, ()))
+                Ok((now.with(Phase::LoggedOut(Over::login(login))), ()))
             }
             _ => Err(Ended),
         });
@@ -214,5 +268,15 @@ impl State {
         let (snapshot, result) = next(&self.get())?;
         self.snapshot.store(Arc::new(snapshot));
         Ok(result)
+    }
+}
+
+/// Whether the user has ended it, and not the server.
+fn is_final(reason: LogoutReason) -> bool {
+    match reason {
+        LogoutReason::Requested | LogoutReason::LoggedOutElsewhere => true,
+        LogoutReason::Revoked | LogoutReason::RotationLost | LogoutReason::RefreshTokenExpired => {
+            false
+        }
     }
 }

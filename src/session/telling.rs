@@ -27,6 +27,17 @@ impl Core {
         }
     }
 
+    pub(crate) fn tell_asked(&self) {
+        let (service, account) = (&self.service, &self.account);
+        tracing::info!(target: TARGET, service, account, "asking for a login");
+    }
+
+    pub(crate) fn tell_not_logged_in(&self, error: &Error) {
+        let (service, account) = (&self.service, &self.account);
+        let error = error as &dyn StdError;
+        tracing::warn!(target: TARGET, service, account, error, "nobody has logged in");
+    }
+
     /// New tokens are safe in the journal, and not in the store: the next refresh stores them.
     pub(crate) fn tell_kept(&self, error: &Error) {
         let (service, account) = (&self.service, &self.account);

@@ -1,8 +1,11 @@
 //! The session's own thread: what runs there outlives the callers and their runtimes.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::panic;
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,6 +105,61 @@ impl SessionThread {
         if started.is_err() {
             self.work.leave(|state| state.hooks -= 1);
         }
+    }
+
+    /// Runs the future that `make` makes on a thread and a runtime of its own, where it may block
+    /// and use the session, until it ends or `cancelled` does. Its panic is an error. The end of the
+    /// program does not wait for it.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub(crate) fn apart<M, F>(
+        &self,
+        make: M,
+        cancelled: oneshot::Receiver<()>,
+    ) -> Result<impl Future<Output = Result<F::Output, Error>> + use<M, F>, Error>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output: Send + 'static>,
+    {
+        let failed = |e: std::io::Error| {
+            let error = RefreshError::not_sent("could not start a thread for the login");
+            Error::server(error.with_source(e))
+        };
+        let role = Role::Login(self.id());
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let (tell, told) = oneshot::channel();
+        let run = move || {
+            ROLE.set(role);
+            let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+                runtime.block_on(async {
+                    let (mut cancelled, mut future) = (pin!(cancelled), pin!(make()));
+                    poll_fn(|context| match cancelled.as_mut().poll(context) {
+                        Poll::Ready(_) => Poll::Ready(None),
+                        Poll::Pending => future.as_mut().poll(context).map(Some),
+                    })
+                    .await
+                })
+            }));
+            let result = match result {
+                Ok(Some(output)) => Ok(output),
+                Ok(None) => Err(Error::internal("the session is closed", None)),
+                Err(_) => Err(Error::internal("the login hook panicked: see its message", None)),
+            };
+            // An error: nobody waits any more.
+            let _ = tell.send(result);
+            runtime.shutdown_background();
+        };
+        thread::Builder::new().name("reauth-login".to_owned()).spawn(run).map_err(failed)?;
+        Ok(async move {
+            told.await.unwrap_or_else(|_| Err(Error::internal("the session is closed", None)))
+        })
+    }
+
+    /// Whether this is the code that gets a login, called [apart](Self::apart).
+    pub(crate) fn is_in_login(&self) -> bool {
+        ROLE.get() == Role::Login(self.id())
     }
 
     /// Waits until nothing is going on that must not be interrupted, [`DRAIN`] at most. From a
@@ -267,6 +325,7 @@ enum Role {
     Elsewhere,
     Session(usize),
     Hook(usize),
+    Login(usize),
 }
 
 thread_local! {

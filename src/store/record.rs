@@ -56,6 +56,7 @@ impl Record {
             expires_at: tokens.expiry.map(|expiry| millis(expiry.at.wall)),
             refresh_expires_at: tokens.refresh_expires_at.map(millis),
             scope: tokens.scope.as_deref(),
+            subject: tokens.subject.as_deref(),
             server: tokens.server.as_deref(),
             issued_by: &pin.0,
             journal_key: key.map(JournalKey::to_hex),
@@ -109,6 +110,7 @@ impl Record {
                 .map(|token| RefreshToken::new(Secret::new(token), server.clone())),
             server,
             scope: fields.scope.take(),
+            subject: fields.subject.take().map(Arc::from),
             header,
             key: fields.journal_key.as_deref().and_then(JournalKey::from_hex),
             saved_by: fields.saved_by.as_str().into(),
@@ -212,6 +214,8 @@ struct Fields<'a> {
     refresh_expires_at: Option<u64>,
     scope: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a ServerMetadata>,
     issued_by: &'a str,
     #[serde(serialize_with = "in_clear")]
@@ -235,6 +239,8 @@ struct Owned {
     expires_at: Option<u64>,
     refresh_expires_at: Option<u64>,
     scope: Option<String>,
+    #[serde(default)]
+    subject: Option<String>,
     #[serde(default)]
     server: Option<ServerMetadata>,
     issued_by: String,
@@ -286,6 +292,7 @@ mod tests {
         let response = TokenResponse::new("at-canary")
             .refresh_token("rt-canary")
             .scope("read write")
+            .subject("https://id.example.com alice")
             .expires_in(Duration::from_secs(3600))
             .refresh_expires_in(Duration::from_secs(7200));
         let identity = Identity {
@@ -305,6 +312,7 @@ mod tests {
         assert_eq!(copy.access.expose(), "at-canary");
         assert_eq!(copy.refresh.unwrap().secret(), "rt-canary");
         assert_eq!(copy.scope.as_deref(), Some("read write"));
+        assert_eq!(copy.subject.as_deref(), Some("https://id.example.com alice"));
         assert_eq!(copy.header, "Bearer at-canary");
         assert!(copy.header.is_sensitive());
         assert_eq!(millis(copy.expiry.unwrap().at.wall), millis(now.wall) + 3_600_000);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::endpoint::ServerMetadata;
 use crate::error::Error;
-use crate::token::{LIFETIME_MAX, Secret};
+use crate::token::{LIFETIME_MAX, Secret, id_token};
 
 /// What a server answers to a login or a refresh (RFC 6749 §5.1).
 ///
@@ -32,6 +32,7 @@ pub struct TokenResponse {
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_expires_in: Option<Duration>,
     pub(crate) scope: Option<String>,
+    pub(crate) subject: Option<String>,
     pub(crate) server: Option<Arc<ServerMetadata>>,
     /// Why the access token can't be used, whatever it is.
     unusable: Option<&'static str>,
@@ -46,6 +47,7 @@ impl TokenResponse {
             expires_in: None,
             refresh_expires_in: None,
             scope: None,
+            subject: None,
             server: None,
             unusable: None,
         }
@@ -74,6 +76,15 @@ impl TokenResponse {
     /// The scope that was granted (RFC 6749 §3.3). Default: what was asked for.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
+        self
+    }
+
+    /// Whose tokens they are: any text that is the same at each login of this account, and at no
+    /// other's. It decides whether requests that waited for a person to
+    /// [log in again](crate::SessionBuilder::login) go on. Default: issuer and subject of the ID
+    /// token, if there is one (OpenID Connect Core §2), else unknown.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
         self
     }
 
@@ -136,6 +147,7 @@ impl TokenResponse {
             refresh_expires_in: (wire.refresh_expires_in.as_ref().and_then(seconds))
                 .or_else(|| wire.refresh_token_expires_in.as_ref().and_then(seconds)),
             scope: wire.scope.as_ref().and_then(Value::as_str).map(str::to_owned),
+            subject: wire.id_token.and_then(|token| id_token::subject(&token.0)),
             server: None,
         })
     }
@@ -189,6 +201,8 @@ struct Wire {
     refresh_token_expires_in: Option<Value>,
     #[serde(default)]
     scope: Option<Value>,
+    #[serde(default, deserialize_with = "text")]
+    id_token: Option<SecretField>,
 }
 
 /// Wiped if an error on a later field drops it.
@@ -205,6 +219,14 @@ impl SecretField {
 impl Drop for SecretField {
     fn drop(&mut self) {
         self.0.zeroize();
+    }
+}
+
+/// What isn't text is ignored, as if it weren't there.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretField>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(Some(SecretField(text))),
+        _ => Ok(None),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: a session at a mock server, and requests through it.
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub mod person;
 pub mod programs;
 pub mod steps;
 pub mod vault;
