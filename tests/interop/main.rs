@@ -7,6 +7,7 @@ mod support;
 mod worker;
 
 mod behaviour;
+mod chromium;
 mod process;
 mod server;
 mod user;
@@ -15,5 +16,6 @@ mod authlib;
 mod authlib_without_expires_in;
 mod authlib_without_rotation;
 mod load;
+mod logins;
 mod mock;
 mod oidc_provider;

@@ -2,10 +2,18 @@
 
 use crate::behaviour::{self, Refusals};
 use crate::process::{Process, Program, installed, lasting_port, source};
+use crate::server::NATIVE_ID;
 
 /// With tokens of that lifetime, and that `expires_in`, in seconds.
 pub fn start(lifetime: u64, said: u64) -> Process {
     Process::start(program(lifetime, said))
+}
+
+/// One with pages where a person logs in.
+pub fn with_pages() -> Process {
+    let mut program = program(300, 300);
+    program.args.extend(["--native-id".to_owned(), NATIVE_ID.to_owned()]);
+    Process::start(program)
 }
 
 fn program(lifetime: u64, said: u64) -> Program {

@@ -76,6 +76,9 @@ impl Server for MockServer {
 
 pub const CLIENT_ID: &str = "interop";
 
+/// A program on the person's own machine: it has no secret (RFC 8252 §8.4).
+pub const NATIVE_ID: &str = "interop-native";
+
 /// With characters that HTTP Basic carries only form-encoded (RFC 6749 §2.3.1), of those that a
 /// secret may have (appendix A.2). A space is not among them: Authlib takes the `+` that it is
 /// encoded as for a plus.

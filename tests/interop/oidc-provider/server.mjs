@@ -1,12 +1,14 @@
 // oidc-provider with a protected API beside it, and controls for tests.
 //
 //   node server.mjs --modules DIR --client-id ID --client-secret SECRET
-//                   [--port N] [--ttl SECONDS] [--says SECONDS] [--store FILE]
+//                   [--port N] [--ttl SECONDS] [--says SECONDS] [--store FILE] [--native-id ID]
 //
 // Needs Node 18 or later, as oidc-provider 8 does; oidc-provider 9 needs a newer one. Prints its
 // origin on the first line. `--says` is the expires_in of token responses, where it is to differ
 // from the lifetime. With `--store`, tokens are in that file before any answer that depends on
-// them: a process that is killed goes on from there at its next start.
+// them: a process that is killed goes on from there at its next start. With `--native-id`, there is
+// a client without a secret, too, for which a person logs in on the provider's own pages: any name
+// and password will do.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -24,6 +26,7 @@ const { values: args } = parseArgs({
     ttl: { type: 'string', default: '300' },
     says: { type: 'string' },
     store: { type: 'string' },
+    'native-id': { type: 'string' },
   },
 });
 const entry = join(resolve(args.modules), 'oidc-provider', 'lib', 'index.js');
@@ -66,6 +69,21 @@ class Adapter {
     return records.get(`${this.model}:${id}`);
   }
 
+  async findByUid(uid) {
+    return this.first((payload) => payload.uid === uid);
+  }
+
+  async findByUserCode(userCode) {
+    return this.first((payload) => payload.userCode === userCode);
+  }
+
+  first(isIt) {
+    const [, found] = [...records].find(
+      ([key, payload]) => key.startsWith(`${this.model}:`) && isIt(payload),
+    ) ?? [];
+    return found;
+  }
+
   async consume(id) {
     records.get(`${this.model}:${id}`).consumed = Math.floor(Date.now() / 1000);
     save();
@@ -89,8 +107,24 @@ await new Promise((listening) => {
 });
 const origin = `http://127.0.0.1:${server.address().port}`;
 
-// No ID token is issued here, but the provider wants a key for them.
+// For ID tokens; the provider wants one in any case.
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+
+const native = {
+  client_id: args['native-id'],
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: [
+    'authorization_code',
+    'refresh_token',
+    'urn:ietf:params:oauth:grant-type:device_code',
+  ],
+  redirect_uris: ['http://127.0.0.1/callback'],
+  response_types: ['code'],
+};
+const hasPages = native.client_id !== undefined;
+// Standard output is for the origin. That these pages are not for production is known.
+if (hasPages) console.info = console.warn = () => {};
 
 const provider = new Provider(origin, {
   adapter: Adapter,
@@ -102,11 +136,16 @@ const provider = new Provider(origin, {
       redirect_uris: [],
       response_types: [],
     },
+    ...(hasPages ? [native] : []),
   ],
   // Tokens end when they are over; the default gives them 15 seconds more.
   clockTolerance: 0,
   cookies: { keys: ['unused'] },
-  features: { devInteractions: { enabled: false }, revocation: { enabled: true } },
+  features: {
+    deviceFlow: { enabled: hasPages },
+    devInteractions: { enabled: hasPages },
+    revocation: { enabled: true },
+  },
   findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), use: 'sig' }] },
   // A spent refresh token that comes back ends the grant: the provider does that by itself.
@@ -114,6 +153,9 @@ const provider = new Provider(origin, {
   ttl: { AccessToken: Number(args.ttl), Grant: DAY, RefreshToken: DAY },
 });
 
+provider.on('server_error', (ctx, error) => {
+  console.error(error);
+});
 provider.on('grant.success', () => {
   counters.refreshes += 1;
 });
