@@ -331,6 +331,7 @@ fn status_tells_how_the_login_stands() {
         "client_id": "cli",
         "origins": [machine.server.origin()],
         "refreshes": 1,
+            "has_refresh_token": true,
         "lock": machine.path("tokens/default.tokens.json.lock"),
         "unanswered_since": null,
         "journal_waiting": false,

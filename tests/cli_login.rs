@@ -124,10 +124,13 @@ async fn decide(url: &str, decision: &str) -> String {
 #[tokio::test]
 async fn a_login_in_the_browser_is_kept_and_made_again_without_a_word() {
     let machine = Machine::new();
-    let args = machine.login(&["--browser", "--scope", "offline_access"]);
+    let more = ["--scope", "offline_access", "--param", "prompt=consent", "--param", "a=b=c"];
+    let args = machine.login(&[&["--browser"], &more[..]].concat());
     for args in [args, vec!["login".to_owned()]] {
         let (child, url) = machine.begin(&args, |line| line.starts_with("http://"));
-        assert!(url.contains("scope=offline_access"), "{url}");
+        for said in ["scope=offline_access", "prompt=consent", "a=b%3Dc"] {
+            assert!(url.contains(said), "{said}: {url}");
+        }
         assert!(decide(&url, "allow").await.contains("You are logged in"));
         let done = end(child, String::new());
         assert_eq!(done.code, 0, "{done:?}");
@@ -175,6 +178,20 @@ fn a_login_on_another_device_needs_no_browser() {
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(machine.call(&[]).code, 0);
     assert_eq!(machine.server.counters().codes, 0);
+}
+
+#[test]
+fn a_login_that_will_not_last_says_so() {
+    let machine = Machine::new();
+    let file = machine.directory.path().join("tokens.json");
+    let access_token = machine.server.log_in("alice").access_token;
+    std::fs::write(&file, json!({ "access_token": access_token }).to_string()).unwrap();
+    let args = machine.login(&["--tokens-file", file.to_str().unwrap()]);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let done = machine.run(&args);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.starts_with("there is no refresh token: "), "{done:?}");
+    assert_eq!(machine.call(&[]).code, 0);
 }
 
 #[test]

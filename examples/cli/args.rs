@@ -138,6 +138,11 @@ pub struct Login {
     #[arg(long, value_name = "SCOPES")]
     pub scope: Option<String>,
 
+    /// What else to tell the server at a login, such as audience=https://api.example.com, or
+    /// prompt=consent, which some want for a login that lasts (repeatable; empty for nothing)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
+    pub param: Vec<String>,
+
     /// Where the browser brings its answer, as it is registered, such as
     /// http://127.0.0.1:8400/callback [default: any port]
     #[arg(long, value_name = "URL")]
@@ -236,6 +241,13 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
 /// The next command may run elsewhere.
 fn absolute(text: &str) -> Result<PathBuf, std::io::Error> {
     path::absolute(text)
+}
+
+fn parameter(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some(("", _)) | None if !text.is_empty() => Err("not of the form NAME=VALUE".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -59,9 +59,16 @@ pub async fn run(global: &Global, account: &Account, login: &Login) -> Result<Ex
             "profile": account.name.as_str(),
             "logged_in": status.is_logged_in(),
             "store": status.store(),
+            "has_refresh_token": status.has_refresh_token(),
         }))?;
     } else {
         print(format_args!("logged in; the tokens are kept in {}", status.store()))?;
+        if !status.has_refresh_token() {
+            eprintln!(
+                "there is no refresh token: this login ends with its access token; for one that \
+                 lasts, many servers want --scope offline_access, some --param prompt=consent, too"
+            );
+        }
     }
     Ok(Exit::Success)
 }
@@ -94,6 +101,9 @@ async fn tokens(profile: &Profile, login: &Login) -> Result<TokenResponse, Troub
     match profile.way {
         Way::Browser => {
             let mut browser = BrowserLogin::new(&endpoint).scope(scope);
+            for (name, value) in params(profile) {
+                browser = browser.param(name, value);
+            }
             if let Some(uri) = &profile.redirect_uri {
                 browser = browser.redirect_uri(uri);
             }
@@ -114,7 +124,11 @@ async fn tokens(profile: &Profile, login: &Login) -> Result<TokenResponse, Troub
                     .unwrap_or_else(|_| ProgressStyle::default_spinner()),
             );
             bar.enable_steady_tick(Duration::from_millis(200));
-            let tokens = DeviceLogin::new(&endpoint).scope(scope).run(tell).await;
+            let mut device = DeviceLogin::new(&endpoint).scope(scope);
+            for (name, value) in params(profile) {
+                device = device.param(name, value);
+            }
+            let tokens = device.run(tell).await;
             bar.finish_and_clear();
             Ok(tokens?)
         }
@@ -126,6 +140,10 @@ async fn tokens(profile: &Profile, login: &Login) -> Result<TokenResponse, Troub
             Ok(TokenResponse::from_json(&bytes)?)
         }
     }
+}
+
+fn params(profile: &Profile) -> impl Iterator<Item = (&str, &str)> {
+    profile.params.iter().filter_map(|param| param.split_once('='))
 }
 
 fn show_prompt(prompt: &DevicePrompt) {
@@ -186,6 +204,10 @@ fn merge(global: &Global, login: &Login, before: Option<Profile>) -> Result<Prof
             &profile.device_authorization_endpoint
         }),
         scope: optional(&login.scope, before.and_then(|before| before.scope.as_ref())),
+        params: match before {
+            Some(before) if login.param.is_empty() => before.params.clone(),
+            _ => login.param.iter().filter(|param| !param.is_empty()).cloned().collect(),
+        },
         redirect_uri: optional(
             &login.redirect_uri,
             before.and_then(|before| before.redirect_uri.as_ref()),

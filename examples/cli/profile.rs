@@ -28,6 +28,9 @@ pub struct Profile {
     /// The name of the variable that holds the secret.
     pub client_secret_env: Option<String>,
     pub scope: Option<String>,
+    /// What else the server is told at a login, as NAME=VALUE.
+    #[serde(default)]
+    pub params: Vec<String>,
     pub redirect_uri: Option<String>,
     /// How the last login was made, to be made again.
     #[serde(default)]

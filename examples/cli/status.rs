@@ -32,6 +32,7 @@ pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
             "received_at": status.received_at().map(unix_seconds),
             "expires_at": status.expires_at().map(unix_seconds),
             "refreshes": status.refreshes(),
+            "has_refresh_token": status.has_refresh_token(),
             "received_by": status.received_by(),
             "lock": status.lock_file(),
             "unanswered_since": status.unanswered_since().map(unix_seconds),

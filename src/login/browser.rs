@@ -59,7 +59,8 @@ impl BrowserLogin {
     }
 
     /// Adds a parameter to the login page's URL, such as `audience`, `prompt` or `login_hint`.
-    /// Default: none.
+    /// Default: none. Servers that go by the book give a refresh token for the scope
+    /// `offline_access` only with `prompt` as `consent` (OpenID Connect Core §11).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.params.push((name.into(), value.into()));
         self

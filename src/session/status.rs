@@ -68,6 +68,11 @@ impl Status {
         self.refreshes
     }
 
+    /// Whether there is a refresh token. Without one, the login ends with the access token.
+    pub fn has_refresh_token(&self) -> bool {
+        self.has_refresh_token
+    }
+
     /// How long no refresh is tried because the last one failed, in this program or another.
     pub fn cooldown(&self) -> Option<Duration> {
         self.cooldown
