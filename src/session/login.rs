@@ -109,7 +109,11 @@ impl Core {
         let is_over = || self.logouts.load(Ordering::SeqCst) != *logouts || !is_asked_for();
         if let Login::Again(_) = kind {
             // Look again: another program may have asked the same person, and been quicker.
-            let _ = self.read_store_locked(locked).await?;
+            match self.read_store_locked(locked).await {
+                Err(error) if error.is_transient() => return Err(error),
+                // What can't be read is replaced, or not, below.
+                Ok(_) | Err(_) => {}
+            }
             if is_over() {
                 return Err(self.state.logged_out());
             }

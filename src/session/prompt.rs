@@ -25,7 +25,7 @@ pub(crate) struct Prompt {
     failed: Mutex<Option<(u64, Error)>>,
 }
 
-pub(crate) type LoginHook = Box<dyn Fn() -> Answer + Send + Sync>;
+pub(crate) type LoginHook = Arc<dyn Fn() -> Answer + Send + Sync>;
 type Answer = Pin<Box<dyn Future<Output = Result<TokenResponse, Source>> + Send>>;
 
 impl Prompt {
@@ -146,21 +146,8 @@ impl Core {
         let still_asked = prompt.flight.under_way(epoch).ok_or_else(over)?;
         self.tell_asked();
         let (cancel, cancelled) = oneshot::channel::<()>();
-        let core = Arc::clone(self);
-        let answer = self.thread.apart(
-            move || {
-                let answer = core.prompt.as_ref().map(|prompt| (prompt.hook)());
-                // What it waits for may be the session's end: it must not keep it open.
-                drop(core);
-                async move {
-                    match answer {
-                        Some(answer) => answer.await,
-                        None => Err("nobody to ask".into()),
-                    }
-                }
-            },
-            cancelled,
-        )?;
+        let hook = Arc::clone(&prompt.hook);
+        let answer = self.thread.apart(move || hook(), cancelled)?;
         let core = Arc::clone(self);
         tokio::spawn(async move {
             // Held until there is nothing to ask any more, or the session closes.
@@ -173,7 +160,8 @@ impl Core {
         let response = match within(prompt.wait, answer).await {
             Some(Ok(Ok(response))) => response,
             Some(Ok(Err(error))) => return Err(unanswered(error)),
-            Some(Err(panicked_or_cancelled)) => return Err(panicked_or_cancelled),
+            // It has panicked, or was dropped.
+            Some(Err(error)) => return Err(error),
             None => return Err(Error::unfinished(Unfinished::TimedOut, None)),
         };
         self.begin_login(response, Login::Again(epoch)).await.map(drop)
@@ -195,7 +183,7 @@ where
     F: Future<Output = Result<TokenResponse, E>> + Send + 'static,
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
-    Box::new(move || {
+    Arc::new(move || {
         let answer = hook();
         Box::pin(async move { answer.await.map_err(Into::into) })
     })

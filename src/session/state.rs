@@ -57,7 +57,7 @@ impl Snapshot {
 /// Whose session it is, as far as the server has said.
 #[derive(Clone, Debug)]
 pub(crate) enum Whose {
-    Nobodys,
+    Nobody,
     Unknown,
     Subject(Arc<str>),
 }
@@ -70,7 +70,7 @@ impl Whose {
     /// Whether what was begun for it may go on with `tokens`.
     pub(crate) fn may_be(&self, tokens: &Tokens) -> bool {
         match self {
-            Self::Nobodys => true,
+            Self::Nobody => true,
             Self::Unknown => false,
             Self::Subject(subject) => tokens.subject.as_ref() == Some(subject),
         }
@@ -119,7 +119,7 @@ pub(crate) struct Ended;
 
 impl State {
     pub(crate) fn new() -> Self {
-        let (phase, ended, last) = (Phase::Unknown, None, Whose::Nobodys);
+        let (phase, ended, last) = (Phase::Unknown, None, Whose::Nobody);
         let snapshot = Snapshot { epoch: 0, phase, ended, last, over_before: 0 };
         Self { snapshot: ArcSwap::from_pointee(snapshot), change: Mutex::new(()) }
     }
