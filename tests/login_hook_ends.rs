@@ -10,7 +10,7 @@ use mock_server::{MockServer, Route};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_reauth::{Error, LogoutReason, MemoryStore, TokenResponse};
 use support::person::{Asking, Person};
-use support::steps::{log_out, user};
+use support::steps::{log_in, log_out, user};
 use support::vault::User;
 use support::{Call, builder, client, found, soon, tokens};
 
@@ -183,11 +183,18 @@ async fn of_two_programs_that_ask_the_first_answer_counts_for_both() {
     let request = who(&t, &session);
     let question = person.asked().await;
     let other = t.program();
-    let first = t.server.log_in("alice");
-    other.log_in(tokens(&first).subject("alice")).await.unwrap();
-    // Sooner than this program looks.
-    let _ = question.send(Ok(tokens(&t.server.log_in("alice")).subject("alice")));
+    let [first, second] = [t.server.log_in("alice"), t.server.log_in("alice")];
+    // It has the lock, and is about to save.
+    let save = t.vault.park_next(Call::Save);
+    let login = log_in(&other, tokens(&first).subject("alice"));
+    save.arrived().await;
+    question.send(Ok(tokens(&second).subject("alice"))).unwrap();
+    save.open();
+    soon(login).await.unwrap().unwrap();
     assert_eq!(soon(request).await.unwrap(), "alice");
+    // Nobody has the second one's tokens.
+    soon(session.drain()).await;
+    assert!(t.server.family_alive(first.family) && !t.server.family_alive(second.family));
     assert!(t.vault.text().unwrap().contains(&first.refresh_token));
     assert_eq!(session.access_token().await.unwrap().secret(), first.access_token);
     assert_eq!(other.access_token().await.unwrap().secret(), first.access_token);

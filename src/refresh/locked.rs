@@ -177,7 +177,7 @@ impl Locked {
                 if landed && let Undo::Restore { login, before } = undo {
                     let restore = move |store: &Kept| store.restore(&before);
                     if self.write(&goes_on, Undo::Nothing, restore).await.is_err() {
-                        goes_on.never_began(login);
+                        goes_on.never_began(&login, None);
                     }
                 }
                 self.leave(&goes_on).await;

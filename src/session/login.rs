@@ -114,9 +114,6 @@ impl Core {
                 // What can't be read is replaced, or not, below.
                 Ok(_) | Err(_) => {}
             }
-            if is_over() {
-                return Err(self.state.logged_out());
-            }
         }
         locked.enter(self)?;
         let before = Arc::new(self.replaceable_record(locked).await?);
@@ -138,7 +135,9 @@ impl Core {
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
             if is_over() {
-                self.never_began(login.clone());
+                // What a person was asked for, the program does not have.
+                let not_given_back = matches!(kind, Login::Again(_)).then_some(&*tokens);
+                self.never_began(login, not_given_back);
                 return Err(Error::logged_out(Some(LogoutReason::Requested)));
             }
             // Fails where the store was read meanwhile and brought news: they are old now.

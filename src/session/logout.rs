@@ -199,10 +199,14 @@ impl Core {
         self.refreshing.abandon_before(tokens.epoch + 1, Error::logged_out(Some(elsewhere)));
     }
 
-    /// A login that was logged out before it began, and whose tokens were given back: it leaves
-    /// the store, no more.
-    pub(crate) fn never_began(&self, login: LoginId) {
-        self.farewells().due.push(Farewell::of(Over::login(&login), false));
+    /// A login that was over before it began: it leaves the store and, unless its tokens were given
+    /// back, the server.
+    pub(crate) fn never_began(&self, login: &LoginId, not_given_back: Option<&Tokens>) {
+        let mut farewell = Farewell::of(Over::login(login), not_given_back.is_some());
+        if let Some(tokens) = not_given_back {
+            farewell.bring(tokens);
+        }
+        self.farewells().due.push(farewell);
     }
 
     /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
