@@ -107,6 +107,8 @@ impl Core {
             Login::Anew | Login::Once(_) => true,
         };
         let is_over = || self.logouts.load(Ordering::SeqCst) != *logouts || !is_asked_for();
+        // From here on the program's end waits, also for what a login that came too late leaves.
+        locked.enter(self)?;
         if let Login::Again(_) = kind {
             // Look again: another program may have asked the same person, and been quicker.
             match self.read_store_locked(locked).await {
@@ -115,7 +117,6 @@ impl Core {
                 Ok(_) | Err(_) => {}
             }
         }
-        locked.enter(self)?;
         let before = Arc::new(self.replaceable_record(locked).await?);
         let key = JournalKey::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
