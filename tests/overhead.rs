@@ -36,10 +36,11 @@ fn a_thousand_requests_with_a_fresh_token_make_no_system_call() {
 /// Those of the thread that sends, between its first request and its last, by strace.
 #[cfg(target_os = "linux")]
 fn system_calls(layer: Layer) -> Vec<String> {
-    let log = tempfile::NamedTempFile::new().unwrap();
+    let logs = tempfile::tempdir().unwrap();
     let status = Command::new("strace")
-        .args(["--follow-forks", "--quiet=all", "--string-limit=64", "--output"])
-        .arg(log.path())
+        // A file for each thread.
+        .args(["-ff", "--quiet=all", "--string-limit=64", "--output"])
+        .arg(logs.path().join("thread"))
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "sends_a_thousand_if_it_is_told_to"])
         .env(LAYER, format!("{layer:?}"))
@@ -47,13 +48,12 @@ fn system_calls(layer: Layer) -> Vec<String> {
         .status()
         .expect("strace: install it");
     assert!(status.success());
-    let log = std::fs::read_to_string(log.path()).unwrap();
-    // Each line begins with the number of its thread.
-    let calls: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap()).collect();
-    let mark = |path| calls.iter().position(|(_, call)| call.contains(path)).expect("a mark");
-    let (begin, end) = (mark(BEGIN), mark(END));
-    let of_it = calls[begin + 1..end].iter().filter(|(thread, _)| *thread == calls[begin].0);
-    of_it.map(|(_, call)| (*call).to_owned()).collect()
+    let logs = std::fs::read_dir(logs.path()).unwrap();
+    let mut logs = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap());
+    let log = logs.find(|log| log.contains(BEGIN)).expect("the thread that sends");
+    let calls: Vec<_> = log.lines().collect();
+    let mark = |path| calls.iter().position(|call| call.contains(path)).expect("a mark");
+    calls[mark(BEGIN) + 1..mark(END)].iter().map(|call| (*call).to_owned()).collect()
 }
 
 /// By itself: none.
