@@ -66,43 +66,35 @@ impl ReauthMiddleware {
 
     /// Whether this is a 401 on the token that the request carried, which a new one may cure.
     /// What shows the token to be accepted is noted.
-    fn judge(&self, response: Response, tokens: &Tokens, place: Place) -> Verdict {
+    fn is_refused(&self, response: &mut Response, tokens: &Tokens, place: Place) -> bool {
         let core = self.session.core();
         // A redirect to elsewhere has left the token behind: what is said there is not about it.
         if !core.origins[place.origin].covers(response.url()) {
-            return Verdict::Answer(response);
+            return false;
         }
         let status = response.status();
-        let says_so = || core.unauthorized.as_ref().is_some_and(|is| is(&response));
+        let says_so = || core.unauthorized.as_ref().is_some_and(|is| is(response));
         if status != StatusCode::UNAUTHORIZED && !says_so() {
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 core.storm.accepted(tokens, place);
             }
-            return Verdict::Answer(response);
+            return false;
         }
         match challenge::read(response.headers()) {
             Challenge::Refresh => {
                 core.counters.refusals.count();
-                Verdict::Refused(response)
+                true
             }
-            Challenge::Final => Verdict::Answer(response),
+            Challenge::Final => false,
             Challenge::StepUp(step_up) => {
                 // The token is good; it is the login that is too weak.
                 core.storm.accepted(tokens, place);
                 core.emit(Event::StepUpRequired);
-                Verdict::Answer(marked(response, StepUpRequired(step_up)))
+                response.extensions_mut().insert(StepUpRequired(step_up));
+                false
             }
         }
     }
-}
-
-/// What a response is to the session.
-#[must_use]
-enum Verdict {
-    /// The caller's, as it is.
-    Answer(Response),
-    /// A refusal of the token.
-    Refused(Response),
 }
 
 #[async_trait]
@@ -123,34 +115,30 @@ impl Middleware for ReauthMiddleware {
         let spare = Spare::of(&mut request, extensions);
         self.attach(&mut request, &tokens);
         patience.apply_to(&mut request);
-        let response = next.clone().run(request, extensions).await?;
-        let refused = match self.judge(response, &tokens, place) {
-            Verdict::Answer(response) => return Ok(response),
-            Verdict::Refused(response) => response,
-        };
+        let mut response = next.clone().run(request, extensions).await?;
+        if !self.is_refused(&mut response, &tokens, place) {
+            return Ok(response);
+        }
 
         let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
             Recovery::Replay(fresh) => fresh,
-            Recovery::Withheld(wait) => return Ok(marked(refused, RefreshWithheld(wait))),
-            Recovery::LoginRequired(_) => return Ok(marked(refused, LoginRequired)),
+            Recovery::Withheld(wait) => return Ok(marked(response, RefreshWithheld(wait))),
+            Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
         };
         let Some(mut replay) = spare.map(Spare::into_request) else {
-            return Ok(marked(refused, NotReplayed));
+            return Ok(marked(response, NotReplayed));
         };
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
-        drop(refused);
+        drop(response);
 
         core.counters.replays.count();
         self.attach(&mut replay, &fresh);
         patience.apply_to(&mut replay);
-        let response = next.run(replay, extensions).await?;
-        match self.judge(response, &fresh, place) {
-            Verdict::Answer(response) => Ok(response),
-            Verdict::Refused(response) => {
-                core.storm.refused_at(Instant::now(), &fresh, place);
-                Ok(response)
-            }
+        let mut response = next.run(replay, extensions).await?;
+        if self.is_refused(&mut response, &fresh, place) {
+            core.storm.refused_at(Instant::now(), &fresh, place);
         }
+        Ok(response)
     }
 }
 

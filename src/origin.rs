@@ -5,11 +5,13 @@
 //! (RFC 6750 §5.3 wants TLS everywhere else).
 
 use reqwest::Url;
-use url::Host;
+use url::{Host, Position};
 
 /// One scheme, host and port that may receive the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
+    /// As it begins a URL.
+    text: String,
     scheme: String,
     host: String,
     port: u16,
@@ -34,13 +36,16 @@ impl Origin {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             return Err(format!("{shown} is no origin: it has no host"));
         };
-        Ok(Self { scheme: url.scheme().to_owned(), host: host.to_owned(), port })
+        let text = url[..Position::BeforePath].to_owned();
+        Ok(Self { text, scheme: url.scheme().to_owned(), host: host.to_owned(), port })
     }
 
     pub(crate) fn covers(&self, url: &Url) -> bool {
-        url.port_or_known_default() == Some(self.port)
-            && url.scheme() == self.scheme
-            && url.host_str() == Some(&self.host)
+        // The usual way in one comparison. A user name may be in between, which is of no matter.
+        url[..Position::BeforePath] == self.text
+            || url.port_or_known_default() == Some(self.port)
+                && url.scheme() == self.scheme
+                && url.host_str() == Some(&self.host)
     }
 }
 

@@ -128,16 +128,15 @@ pub(crate) enum Freshness {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expiry {
     pub(crate) at: Moment,
-    leeway: Duration,
+    /// From when on it is refreshed ahead.
+    ahead: Moment,
 }
 
 impl Expiry {
     /// The expiry of a token received just now.
     pub(crate) fn after(lifetime: Duration, received: Moment) -> Self {
-        Self {
-            at: Moment { wall: received.wall + lifetime, mono: received.mono + lifetime },
-            leeway: leeway(lifetime),
-        }
+        let at = Moment { wall: received.wall + lifetime, mono: received.mono + lifetime };
+        Self::new(at, leeway(lifetime), received)
     }
 
     /// The expiry of a token that was received at `received`, perhaps by another process, and
@@ -146,28 +145,33 @@ impl Expiry {
         let lifetime = at.duration_since(received).unwrap_or_default().min(LIFETIME_MAX);
         // A clock that was set back since must not make the token live longer than it does.
         let left = at.duration_since(now.wall).unwrap_or_default().min(lifetime);
-        Self { at: Moment { wall: at, mono: now.mono + left }, leeway: leeway(lifetime) }
+        Self::new(Moment { wall: at, mono: now.mono + left }, leeway(lifetime), now)
+    }
+
+    fn new(at: Moment, leeway: Duration, now: Moment) -> Self {
+        let ahead = Moment {
+            // checked: what lies before the clock's own beginning has begun by now
+            wall: at.wall.checked_sub(leeway).unwrap_or(now.wall),
+            mono: at.mono.checked_sub(leeway).unwrap_or(now.mono),
+        };
+        Self { at, ahead }
     }
 
     pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
-        // checked: a leeway larger than the clock's own age is no reason to panic
-        let within = |leeway: Duration| {
-            self.at.wall <= now.wall.checked_add(leeway).unwrap_or(now.wall)
-                || self.at.mono <= now.mono + leeway
-        };
-        if within(Duration::ZERO) {
-            Freshness::Expired
-        } else if within(self.leeway) {
+        let is_before = |end: &Moment| now.wall < end.wall && now.mono < end.mono;
+        if is_before(&self.ahead) {
+            Freshness::Fresh
+        } else if is_before(&self.at) {
             Freshness::Leeway
         } else {
-            Freshness::Fresh
+            Freshness::Expired
         }
     }
 
     /// How long until the leeway begins, by the clock that says it is sooner.
     pub(crate) fn leeway_in(&self, now: Moment) -> Duration {
-        let wall = self.at.wall.duration_since(now.wall).unwrap_or_default();
-        wall.min(self.at.mono.saturating_duration_since(now.mono)).saturating_sub(self.leeway)
+        let wall = self.ahead.wall.duration_since(now.wall).unwrap_or_default();
+        wall.min(self.ahead.mono.saturating_duration_since(now.mono))
     }
 }
 
