@@ -91,6 +91,8 @@ pub use event::{Event, Events, LogoutReason};
 mod error;
 pub use error::Error;
 
+mod sync;
+
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

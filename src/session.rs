@@ -16,6 +16,8 @@ mod prompt;
 mod reading;
 mod refreshing;
 mod state;
+#[cfg(all(test, shuttle))]
+pub(crate) use state::State;
 mod status;
 pub use status::Status;
 mod telling;

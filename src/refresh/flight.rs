@@ -1,10 +1,14 @@
 //! One at a time, shared by all: the first to ask starts it, the others wait for its result.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(all(test, shuttle))]
+mod interleavings;
+
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Something that is done once for everybody who wants it at the same time.
 ///
@@ -64,6 +68,26 @@ impl<T: Clone> SingleFlight<T> {
         }
         start(Landing { slot: Arc::clone(&self.0), number });
         Joined::Waiting(Waiter(receiver))
+    }
+
+    /// Joins flights of `epoch`, one after the other, until one brings what is `new`: the one that
+    /// was under way may have begun before it was needed.
+    pub(crate) async fn fly(
+        &self,
+        epoch: u64,
+        look_again: impl Fn() -> Option<Result<T, Error>>,
+        start: impl Fn(Landing<T>),
+        is_new: impl Fn(&T) -> bool,
+    ) -> Result<T, Error> {
+        loop {
+            let brought = match self.join(epoch, &look_again, &start) {
+                Joined::Already(brought) => brought?,
+                Joined::Waiting(flight) => flight.wait().await?,
+            };
+            if is_new(&brought) {
+                return Ok(brought);
+            }
+        }
     }
 
     /// Joins the flight of `epoch`, if it is under way.

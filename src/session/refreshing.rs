@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::refresh::{Joined, Landing, Place, Refreshed, transaction};
+use crate::refresh::{Landing, Place, Refreshed, transaction};
 use crate::session::Core;
 use crate::session::telling::{TARGET, Told};
 use crate::token::{Freshness, Moment, Tokens};
@@ -25,21 +25,11 @@ impl Core {
             // We may not ask the server, but the store: another process may have been luckier.
             let _ = self.look_again().await;
         }
-        loop {
-            let joined = self.refreshing.join(
-                refused.epoch,
-                || self.newer_than(refused).or_else(|| self.cooling(refused).map(Err)),
-                |landing| self.start_refresh(refused, why, landing),
-            );
-            let tokens = match joined {
-                Joined::Already(tokens) => tokens?,
-                Joined::Waiting(refresh) => refresh.wait().await?,
-            };
-            // A refresh of older tokens may have just landed with the ones refused here.
-            if tokens.supersede(refused) {
-                return Ok(tokens);
-            }
-        }
+        let look_again = || self.newer_than(refused).or_else(|| self.cooling(refused).map(Err));
+        let start = |landing| self.start_refresh(refused, why, landing);
+        // A refresh of older tokens may have just landed with the ones refused here.
+        let is_new = |tokens: &Arc<Tokens>| tokens.supersede(refused);
+        self.refreshing.fly(refused.epoch, look_again, start, is_new).await
     }
 
     /// Refreshes in the background, unless that is under way or has just failed.

@@ -4,13 +4,14 @@
 //! it was made from: what has become untrue meanwhile changes nothing. Within one login, memory
 //! never goes back to an older generation.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
 use crate::error::Error;
 use crate::event::LogoutReason;
+use crate::sync::Mutex;
 use crate::token::{LoginId, Tokens};
 
 pub(crate) struct State {
