@@ -385,7 +385,7 @@ fn a_keychain_that_comes_back_locked_logs_nobody_out() {
 fn a_keychain_that_hangs_is_given_up_in_time_and_used_again_once_it_goes_on() {
     in_a_session(
         "a_keychain_that_hangs_is_given_up_in_time_and_used_again_once_it_goes_on",
-        async |keychain| {
+        async |mut keychain| {
             let program = Program::new();
             program.logged_in().await;
             keychain.freeze();
@@ -405,7 +405,7 @@ fn a_keychain_that_hangs_is_given_up_in_time_and_used_again_once_it_goes_on() {
 
 #[test]
 fn a_runtime_and_a_session_end_at_once_while_a_read_hangs() {
-    in_a_session("a_runtime_and_a_session_end_at_once_while_a_read_hangs", async |keychain| {
+    in_a_session("a_runtime_and_a_session_end_at_once_while_a_read_hangs", async |mut keychain| {
         let program = Program::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         keychain.freeze();
@@ -430,7 +430,7 @@ fn a_runtime_and_a_session_end_at_once_while_a_read_hangs() {
 
 #[test]
 fn a_keychain_that_hangs_after_the_rotation_loses_nothing() {
-    in_a_session("a_keychain_that_hangs_after_the_rotation_loses_nothing", async |keychain| {
+    in_a_session("a_keychain_that_hangs_after_the_rotation_loses_nothing", async |mut keychain| {
         let program = Program::new();
         let session = program.logged_in().await;
         program.server.expire_access_tokens();

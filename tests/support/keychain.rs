@@ -156,8 +156,16 @@ impl Keychain {
         self.signal("-STOP");
     }
 
-    pub fn thaw(&self) {
+    /// Lets it go on. GNOME Keyring 42 may end then, by an assertion of its own (seen once in some
+    /// thousand times): it is started again, as a user would.
+    pub fn thaw(&mut self) {
         self.signal("-CONT");
+        // What it was asked meanwhile comes first.
+        if service().is_none() {
+            let status = self.daemon.take().unwrap().wait().unwrap();
+            assert!(status.to_string().contains("SIGTRAP"), "it went on and ended: {status}");
+            self.start();
+        }
     }
 
     fn signal(&self, name: &str) {
