@@ -5,6 +5,7 @@
 #[cfg(target_os = "linux")]
 #[path = "../tests/support/keychain.rs"]
 mod keychain;
+mod sheet;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use reqwest_reauth::{
     FileStore, OAuth2Endpoint, RefreshError, RefreshToken, Session, SessionBuilder, TokenEndpoint,
     TokenResponse,
 };
+use sheet::Sheet;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -30,8 +32,6 @@ fn main() {
     if std::env::args().any(|arg| arg == IN_A_BUS) {
         return runtime.block_on(keychain_rows(&steps));
     }
-    println!("milliseconds, the median of {ROUNDS}; \"bare\": the same request by reqwest alone");
-    println!("{:9}{}", "", COLUMNS.map(|column| format!("{column:>10}")).concat());
     runtime.block_on(file_rows(&steps));
     start_keychain();
 }
@@ -39,7 +39,7 @@ fn main() {
 async fn file_rows(steps: &Steps) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = FileStore::new(directory.path().join("tokens"));
-    row("file", steps, directory.path(), |builder| builder.store(store)).await;
+    row("a file", steps, directory.path(), |builder| builder.store(store)).await;
 }
 
 #[cfg(target_os = "linux")]
@@ -54,12 +54,12 @@ async fn keychain_rows(steps: &Steps) {
     let mut daemon = keychain::Keychain::down();
     daemon.start();
     let directory = tempfile::tempdir().expect("a directory");
-    row("keychain", steps, directory.path(), |builder| builder).await;
+    row("the keychain", steps, directory.path(), |builder| builder).await;
 }
 
 #[cfg(not(target_os = "linux"))]
 fn start_keychain() {
-    println!("keychain  not measured here: it would be the user's own");
+    println!("the keychain is not measured here: it would be the user's own");
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -101,7 +101,11 @@ async fn row(
     assert_eq!(server.counters().refreshes, 2 * ROUNDS as u64);
     let (bare, whole) = (median(bare), median(whole));
     let figures = [bare, whole, whole - bare].into_iter().chain(parts.medians());
-    println!("{name:9}{}", figures.map(|ms| format!("{ms:>10.2}")).collect::<String>());
+    let title = format!("a refresh, its tokens in {name}: milliseconds, the median of {ROUNDS}");
+    let mut sheet = Sheet::new(title, COLUMNS);
+    let figures = figures.map(|ms| format!("{ms:.2}"));
+    sheet.row(["beside the same request by reqwest alone".to_owned()].into_iter().chain(figures));
+    sheet.print();
 }
 
 /// As a program without this crate does it: a request on a connection of its own.
@@ -195,8 +199,9 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1000.0
 }
 
-const COLUMNS: [&str; 10] = [
-    "bare", "whole", "added", "lock", "re-read", "mark", "exchange", "journal", "commit", "unlock",
+const COLUMNS: [&str; 11] = [
+    "", "bare", "whole", "added", "lock", "re-read", "mark", "exchange", "journal", "commit",
+    "unlock",
 ];
 
 /// From which step to which a part goes.

@@ -25,6 +25,8 @@ pub enum Fault {
         headers: Vec<(String, String)>,
         /// The body.
         body: String,
+        /// How much later.
+        delay: Duration,
     },
     /// The request is read, then the connection is closed. Nothing is handled.
     DropBefore,
@@ -46,7 +48,8 @@ impl Fault {
     /// If the status is not in 200 to 599.
     pub fn status(status: u16) -> Self {
         assert!((200..600).contains(&status), "not the status of an answer: {status}");
-        Self::Respond { status, headers: Vec::new(), body: String::new() }
+        let (headers, body, delay) = (Vec::new(), String::new(), Duration::ZERO);
+        Self::Respond { status, headers, body, delay }
     }
 
     /// Adds a header to a [`Fault::Respond`].
@@ -74,6 +77,20 @@ impl Fault {
             panic!("only Fault::Respond has a body, not {self:?}");
         };
         *body = text.into();
+        self
+    }
+
+    /// Sends a [`Fault::Respond`] this much later.
+    ///
+    /// # Panics
+    ///
+    /// If this is another kind of fault.
+    #[must_use]
+    pub fn after(mut self, time: Duration) -> Self {
+        let Self::Respond { delay, .. } = &mut self else {
+            panic!("only Fault::Respond takes its time, not {self:?}; there is Fault::Delay");
+        };
+        *delay = time;
         self
     }
 

@@ -103,7 +103,9 @@ async fn answer(
             shared.log(&request, "closed", "before it was handled");
             return Err(Dropped);
         }
-        Some(Fault::Respond { status, headers, body }) => respond(*status, headers, body),
+        Some(Fault::Respond { status, headers, body, delay }) => {
+            Answer { delay: *delay, ..respond(*status, headers, body) }
+        }
         _ => handle(shared, route, &request),
     };
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -53,12 +54,14 @@ impl MockServer {
     }
 
     pub(crate) fn launch(config: Config) -> io::Result<Self> {
-        // Bound here, so that a failure is the caller's, and a client can connect at once.
-        let listener = TcpListener::bind(config.addr)?;
-        listener.set_nonblocking(true)?;
-        let addr = listener.local_addr()?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        // Bound here, so that a failure is the caller's, and a client can connect at once.
+        let listener = {
+            let _entered = runtime.enter();
+            listen(config.addr)?
+        };
+        let addr = listener.local_addr()?;
 
         let shared = Arc::new(Shared::new(config, addr));
         let (stop, stopped) = oneshot::channel();
@@ -174,10 +177,16 @@ impl fmt::Debug for MockServer {
     }
 }
 
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // On Windows it would mean that others may listen there too.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
 async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
-    // Fails only outside a runtime.
-    let listener =
-        tokio::net::TcpListener::from_std(listener).expect("the listener is not registered");
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -200,3 +209,6 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
 
 /// Long enough not to spin, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Where more come at once, the system drops the rest, who try again a second later.
+const BACKLOG: u32 = 4096;

@@ -33,6 +33,16 @@ async fn respond_answers_without_handling() {
 }
 
 #[tokio::test]
+async fn respond_may_take_its_time() {
+    let server = MockServer::start();
+    let delay = Duration::from_millis(100);
+    server.on_next(Route::Token, 1, Fault::status(503).after(delay));
+    let begin = Instant::now();
+    assert_eq!(refresh_request(&server, "any").send().await.unwrap().status(), 503);
+    assert!(begin.elapsed() >= delay);
+}
+
+#[tokio::test]
 async fn respond_may_have_json() {
     let server = MockServer::start();
     let error = json!({"error": "server_error"});

@@ -1,5 +1,6 @@
-//! A request with a fresh token, through one middleware or another, to a terminal that answers
-//! from memory: what is left is the middleware's own cost.
+//! A request with a fresh token, through one middleware or another: to a terminal that answers from
+//! memory, so that what is left is the middleware's own cost, or to a server.
+#![allow(dead_code, reason = "the test uses its own part of it")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,8 +42,18 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// To the terminal.
     pub async fn new(layer: Layer) -> Self {
-        let url: Url = "https://api.example.com/things".parse().expect("a URL");
+        let url = "https://api.example.com/things".parse().expect("a URL");
+        Self::to(url, layer, |client| client.with(Terminal)).await
+    }
+
+    /// To a server there, which takes any token.
+    pub async fn at(url: Url, layer: Layer) -> Self {
+        Self::to(url, layer, |client| client).await
+    }
+
+    async fn to(url: Url, layer: Layer, end: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let mut held = None;
         let bare = ClientBuilder::new(reqwest::Client::new());
         let client = match layer {
@@ -52,11 +63,11 @@ impl Subject {
             Layer::HeaderWithClone => bare.with(HeaderWithClone(header())),
             Layer::Mutex => bare.with(MutexByHand::new()),
             Layer::Reauth => {
-                let session = session().await;
+                let session = session(&url).await;
                 bare.with(held.insert(session).middleware())
             }
         };
-        let client = client.with(Terminal).build();
+        let client = end(client).build();
         let subject = Self { client, url, _session: held };
         // The first one may make ready what all others find.
         subject.send(1).await;
@@ -71,10 +82,11 @@ impl Subject {
     }
 }
 
-async fn session() -> Session {
+async fn session(url: &Url) -> Session {
     let endpoint = OAuth2Endpoint::new("https://id.example.com/token", "client");
     let builder = Session::builder("overhead", endpoint).store(MemoryStore::new());
-    let session = builder.origin("https://api.example.com").build().expect("a session");
+    let origin = url.origin().ascii_serialization();
+    let session = builder.origin(origin).build().expect("a session");
     let tokens = TokenResponse::new(TOKEN).refresh_token("refresh").expires_in(LIFETIME);
     session.log_in(tokens).await.expect("logged in");
     session
