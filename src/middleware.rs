@@ -120,7 +120,8 @@ impl Middleware for ReauthMiddleware {
             return Ok(response);
         }
 
-        let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
+        // In a place of its own: the way of a fresh token has no use for its size.
+        let fresh = match patience.wait(Box::pin(core.recover(&tokens, Some(place)))).await? {
             Recovery::Replay(fresh) => fresh,
             Recovery::Withheld(wait) => return Ok(marked(response, RefreshWithheld(wait))),
             Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
