@@ -52,7 +52,9 @@ impl Model for Transaction {
             Property::always(SENT_ONCE, |_, world: &World| !world.faults.sent_again),
             Property::always(SERVERS_WORD, |_, world: &World| !world.faults.ended_by_mistake),
             Property::always(LOGOUT_WINS, |_, world: &World| !world.faults.handed_out_after_logout),
+            Property::always(SEEN, |_, world: &World| !world.faults.acted_unseen),
             Property::always(OWN_LOGIN, |_, world: &World| !world.faults.crossed_logins),
+            Property::always(WRITES, |_, world: &World| !world.faults.wrote_without_lock),
             Property::always(LIVING, |_, world: &World| !world.faults.revoked_a_living_one),
             Property::always(NOTHING_LOST, |_, world: &World| world.nothing_is_lost()),
             Property::sometimes("a refresh succeeds", |_, world: &World| world.server.rotated(1)),
@@ -69,6 +71,9 @@ pub const DURABLE: &str = "I3: no tokens are handed out before they are durable"
 pub const SENT_ONCE: &str = "I4: none is sent again, but where its answer may have been lost";
 pub const SERVERS_WORD: &str = "I5: only the server's word ends a session";
 pub const LOGOUT_WINS: &str = "I6: after a logout nothing of it is handed out";
+pub const SEEN: &str =
+    "I7: after the lock is taken, what is stored is looked at before a token is sent";
 pub const OWN_LOGIN: &str = "I8: no login is written over, or adopted, by another's refresh";
+pub const WRITES: &str = "I9: nothing is written to the store without the lock";
 pub const LIVING: &str = "I10: only what was logged out is revoked";
 pub const NOTHING_LOST: &str = "no session is lost beyond the gap that nobody can close";

@@ -9,6 +9,8 @@ pub struct Process {
     pub(crate) step: Step,
     /// A write to the store that was given up, and holds the lock until it lands (I9).
     pub(crate) late: Option<Token>,
+    /// It has read what is stored since it has the lock (I7).
+    pub(crate) has_looked: bool,
 }
 
 /// What it does next.
@@ -64,7 +66,7 @@ pub enum Step {
 
 impl Process {
     pub(crate) fn new(memory: Option<Token>) -> Self {
-        Self { memory, step: Step::Idle, late: None }
+        Self { memory, step: Step::Idle, late: None, has_looked: false }
     }
 
     /// The tokens that only it has.

@@ -88,6 +88,8 @@ pub struct Faults {
     pub(crate) ended_by_mistake: bool,
     pub(crate) crossed_logins: bool,
     pub(crate) revoked_a_living_one: bool,
+    pub(crate) acted_unseen: bool,
+    pub(crate) wrote_without_lock: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +197,7 @@ impl World {
             Action::Land(n) => {
                 // A login's was given back to the program, and is undone.
                 if let Some(token) = self.at(n).late.take().filter(|late| !late.is_a_logins()) {
-                    self.record = Some(token);
+                    self.save(n, token);
                 }
             }
             Action::GiveUp(n) => {
@@ -213,6 +215,8 @@ impl World {
                 {
                     self.gaps |= bit(there.login);
                 }
+                // The lock of the killed went with them, and nobody can hold it in their place.
+                self.faults.wrote_without_lock |= !is_of_the_killed;
                 self.record = Some(token);
             }
             Action::LoseRequest(n) => {
@@ -272,7 +276,7 @@ impl World {
             }
             Step::Commit { new } => match self.before_saving(n, new, broken) {
                 Ok(()) => {
-                    self.save(new);
+                    self.save(n, new);
                     self.mark = None;
                     Step::Publish { new }
                 }
@@ -307,7 +311,7 @@ impl World {
                     _ => {
                         self.faults.ended_by_mistake |= self.server.is_good(token);
                         self.at(n).memory = None;
-                        self.clear();
+                        self.clear(n);
                     }
                 }
                 Step::Leave
@@ -317,7 +321,7 @@ impl World {
                 Step::WaitToSettle(login)
             }
             Step::Settle { login, newest } => {
-                self.settle(login, newest);
+                self.settle(n, login, newest);
                 if memory.is_some_and(|memory| memory.login == login) {
                     self.at(n).memory = None;
                 }
@@ -327,7 +331,7 @@ impl World {
                 if let Some(before) = self.record {
                     self.replaced |= bit(before.login);
                 }
-                self.save(token);
+                self.save(n, token);
                 self.at(n).memory = Some(token);
                 Step::Leave
             }
@@ -348,6 +352,7 @@ impl World {
         if broken == Some(Rule::ReadAgain) {
             return Step::Mark(mine);
         }
+        self.at(n).has_looked = true;
         match self.newest() {
             None => {
                 self.at(n).memory = None;
@@ -359,7 +364,7 @@ impl World {
             Some(newest) if self.refused == Some(newest) => {
                 self.faults.ended_by_mistake |= self.server.is_good(newest);
                 self.at(n).memory = None;
-                self.clear();
+                self.clear(n);
                 Step::Leave
             }
             Some(newest) if newest.login != mine.login => {
@@ -385,6 +390,7 @@ impl World {
             unreachable!("only who sends loses anything");
         };
         self.faults.sent_without_lock |= self.lock != Some(n);
+        self.faults.acted_unseen |= !self.processes[usize::from(n)].has_looked;
         self.faults.sent_without_mark |= self.mark != Some(token);
         // The mark of a login that was replaced went with it; only a keychain out of turn brings
         // that back.
@@ -454,14 +460,14 @@ impl World {
         self.at(n).step = next;
     }
 
-    fn settle(&mut self, login: u8, newest: Option<Token>) {
+    fn settle(&mut self, n: u8, login: u8, newest: Option<Token>) {
         let there = self.newest();
         let is_there = there.is_some_and(|there| there.login == login);
         if is_there || newest.is_some() {
             self.revoke(login);
         }
         if is_there {
-            self.clear();
+            self.clear(n);
         }
         self.returned |= bit(login);
     }
@@ -471,11 +477,13 @@ impl World {
         self.server.revoke(login);
     }
 
-    fn save(&mut self, token: Token) {
+    fn save(&mut self, n: u8, token: Token) {
+        self.faults.wrote_without_lock |= self.lock != Some(n);
         self.record = Some(token);
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, n: u8) {
+        self.faults.wrote_without_lock |= self.lock != Some(n);
         (self.record, self.journal, self.mark) = (None, None, None);
     }
 
@@ -489,6 +497,8 @@ impl World {
     fn take_lock(&mut self, n: u8, then: Step) {
         if self.lock.is_none() {
             self.lock = Some(n);
+            // What was seen before is old by now.
+            self.at(n).has_looked = false;
             self.at(n).step = then;
         }
     }
@@ -509,7 +519,7 @@ impl World {
         self.orphans.extend(process.late.map(|token| Orphan { token, is_of_the_killed: true }));
         self.unlock(n);
         // The next start knows what is stored.
-        *self.at(n) = Process { step: Step::Idle, late: None, memory: self.newest() };
+        *self.at(n) = Process::new(self.newest());
         if self.newest().is_none_or(|newest| self.is_out(newest.login)) {
             self.at(n).step = Step::Dead;
         }
