@@ -193,6 +193,16 @@ mod tests {
                 step_up(Some("a b"), Some(5)),
             ),
             (&["Bearer error=insufficient_user_authentication, max_age=soon"], step_up(None, None)),
+            (
+                &[
+                    r#"Bearer error="insufficient_user_authentication", acr_values="a\"b\\c""#,
+                    "Bearer error=insufficient_scope",
+                ],
+                step_up(Some(r#"a"b\c"#), None),
+            ),
+            // escapes, inside quotes and outside
+            (&[r#"Bearer realm="a\"b, c", error="insufficient_scope""#], Challenge::Final),
+            (&[r#"Bearer realm=a\, error="insufficient_scope""#], Challenge::Final),
             // garbage
             (&[",,, ,"], Challenge::Refresh),
             (&["="], Challenge::Refresh),

@@ -302,6 +302,20 @@ async fn an_accepted_path_that_is_refused_later_is_refreshed_however_young_the_t
 }
 
 #[tokio::test]
+async fn a_304_shows_that_the_token_was_accepted_and_an_error_does_not() {
+    for (path, refreshes) in [("status/304", 2), ("status/500", 1)] {
+        let t = Fixture::new().await;
+        let status = soon(t.get(path)).await.unwrap();
+        assert!(path.ends_with(&status.to_string()));
+        let login = t.session.access_token().await.unwrap();
+        soon(t.session.refused(&login)).await.unwrap();
+        t.server.expire_access_tokens();
+        soon(t.get(path)).await.unwrap();
+        assert_eq!(t.server.counters().refreshes, refreshes, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_young_token_that_nobody_accepted_is_not_refreshed_for_a_new_path() {
     let t = Fixture::new().await;
     let login = t.session.access_token().await.unwrap();

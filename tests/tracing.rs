@@ -3,11 +3,13 @@
 mod support;
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use mock_server::{Fault, MockServer, Route};
-use support::{Fixture, soon, steps, tokens};
+use reqwest_reauth::{Event, MemoryStore, StoreError};
+use support::{AskingStore, Call, Fixture, soon, steps, tokens};
 
 /// A user whose account's name finds the lines of one test in the log of all.
 async fn named(account: &'static str) -> Fixture {
@@ -94,6 +96,70 @@ async fn a_failed_refresh_is_traced_with_its_cause_and_the_wait() {
     for part in ["duration_ms=…", "waiters=1", "retry_after_ms=…", "answered 429"] {
         assert!(line.contains(part), "{line}");
     }
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    let line = log.lines().find(|line| line.contains("failing") && line.contains("retry_after"));
+    let wait = line.unwrap().split("retry_after_ms=").nth(1).unwrap();
+    let wait: u64 = wait.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((6000..=7000).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn what_another_program_has_refreshed_is_traced_as_adopted() {
+    let t = named("adopting").await;
+    let other = support::builder(&t.server).account("adopting").store(t.store.clone());
+    let other = other.build().unwrap();
+    t.server.expire_access_tokens();
+    let response = support::client(&other).get(t.server.api_url("things")).send();
+    assert_eq!(soon(response).await.unwrap().status(), 200);
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    let span = r#"refresh{service="test" account="adopting" reason="refused"}"#;
+    let line = format!("DEBUG {span}: reqwest_reauth: adopted duration_ms=… waiters=1");
+    assert_eq!(lines("adopting").iter().filter(|it| **it == line).count(), 1, "{line}");
+}
+
+#[tokio::test]
+async fn a_question_to_the_person_is_traced_with_what_it_came_to() {
+    let t = Fixture::with(MockServer::start(), |builder| {
+        let builder = builder.account("asked");
+        builder.login(|| async { reqwest_reauth::TokenResponse::from_json(b"{}") })
+    });
+    // The subscriber of all.
+    drop(named("nobody in particular").await);
+    let t = t.await;
+    t.server.revoke_user("alice");
+    soon(t.get("things")).await.unwrap_err();
+    let whose = r#"service="test" account="asked""#;
+    let lines = lines("asked");
+    let asking = format!("INFO reqwest_reauth: asking for a login {whose}");
+    assert!(lines.contains(&asking), "{lines:?}");
+    let nobody = format!("WARN reqwest_reauth: nobody has logged in {whose} error=");
+    assert_eq!(lines.iter().filter(|line| line.starts_with(&nobody)).count(), 1, "{lines:?}");
+}
+
+#[tokio::test]
+async fn tokens_that_could_be_stored_only_later_are_traced_both_times() {
+    let saves = AtomicUsize::new(0);
+    let ask = move |call| match call {
+        // The login's is the first.
+        Call::Save if saves.fetch_add(1, Ordering::SeqCst) == 1 => {
+            Err(StoreError::unavailable("it is full"))
+        }
+        _ => Ok(()),
+    };
+    drop(named("nobody in particular").await);
+    let store = AskingStore { memory: MemoryStore::new(), ask };
+    let t =
+        Fixture::with(MockServer::start(), |builder| builder.account("late").store(store)).await;
+    let mut events = t.session.events();
+    t.server.expire_access_tokens();
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    while !matches!(soon(events.next()).await, Some(Event::Persisted)) {}
+    let whose = r#"service="test" account="late""#;
+    let lines = lines("late");
+    let failed = format!("WARN reqwest_reauth: new tokens could not be stored {whose} error=");
+    let starts = |start: &str| lines.iter().filter(|line| line.contains(start)).count();
+    assert_eq!(starts(failed.trim_start_matches("WARN ")), 1, "{lines:?}");
+    assert_eq!(starts(&format!("new tokens stored after all {whose}")), 1, "{lines:?}");
 }
 
 #[tokio::test]
