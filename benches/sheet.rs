@@ -1,4 +1,5 @@
 //! What a benchmark prints: a table, and for each of its claims the figure beside its goal.
+#![allow(dead_code, reason = "each benchmark uses its own part of it")]
 
 use std::env;
 use std::fs::OpenOptions;

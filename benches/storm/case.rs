@@ -237,7 +237,7 @@ impl Running {
 
 pub fn name(peer: Peer) -> String {
     let name = match peer {
-        Peer::Bare => "in two waves, told when (the limit)",
+        Peer::Bare => "in two waves, told when to go on",
         Peer::Mutex => "a tokio::sync::Mutex, by hand",
         Peer::Reauth => "this crate",
     };

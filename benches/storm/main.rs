@@ -1,7 +1,7 @@
 //! Storms and faults: many requests on a token that the server refuses, callers that are dropped,
 //! refreshes that fail, many programs, steady load over many expiries. Beside this crate, in the
-//! same run, a token behind a mutex as people write it, and as the limit a client that knows when
-//! to wait: everybody is refused, the token is refreshed once, everybody sends again.
+//! same run, a token behind a mutex as people write it, and as a yardstick a client that is told from
+//! outside when to go on: everybody is refused, the token is refreshed once, everybody sends again.
 //!
 //! The server rotates refresh tokens, and revokes the login when a spent one comes again. It is in
 //! this process; the programs are processes of their own, with their tokens in a file. Counts are

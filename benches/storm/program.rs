@@ -20,7 +20,6 @@ use crate::steady::{self, Latencies};
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Peer {
     /// Nothing: whoever waits for the new token is told of it from outside, and sends again.
-    /// Nobody can do better.
     Bare,
     Mutex,
     Reauth,
