@@ -2,7 +2,7 @@
 //! built from nothing, as a release, with each set of features, and beside reqwest-middleware
 //! alone.
 //!
-//! `cargo bench --bench compile` takes about four minutes.
+//! `cargo bench --bench compile` takes about six minutes.
 
 mod sheet;
 
