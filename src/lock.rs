@@ -109,6 +109,6 @@ const KIND: &str = "lock";
 /// A refresh takes a hundred times as long; a process that was killed frees the lock in one.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-/// With many processes in line, each begins soon after the one before. To ask costs a
-/// microsecond: a hundred of them, asking this often, are two percent of a core.
+/// With many processes in line, each begins soon after the one before. To ask is one system call,
+/// and a refresh is rare.
 const PAUSE_MAX: Duration = Duration::from_millis(5);
