@@ -178,7 +178,8 @@ impl Session {
             None => Ok(Odd::default()),
         };
         let (odd, trouble) = match odd {
-            Ok(odd) => (odd, None),
+            // Now it answers, but new tokens may be nowhere else than in memory.
+            Ok(odd) => (odd, core.trouble()),
             Err(error) => (Odd::default(), Some(error)),
         };
         let cooling = tokens

@@ -491,3 +491,48 @@ async fn what_a_killed_save_left_behind_goes_with_the_logout() {
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].as_ref().unwrap().file_name(), "other.0123456789abcdef.tmp");
 }
+
+#[tokio::test]
+async fn the_status_says_what_is_wrong_with_the_store_for_as_long_as_it_is() {
+    let t = Fickle::new().await;
+    let mut events = t.session.events();
+    t.server.expire_access_tokens();
+    t.fail(&[Call::Save]);
+    assert_eq!(t.get().await.unwrap(), 200);
+    let status = soon(t.session.status()).await.unwrap();
+    assert!(status.trouble().unwrap().is_store());
+    let text = status.to_string();
+    assert!(text.ends_with("the store of the test: the test has locked it"), "{text}");
+    t.fail(&[]);
+    while !matches!(soon(events.next()).await, Some(Event::Persisted)) {}
+    soon(t.session.drain()).await;
+    let status = soon(t.session.status()).await.unwrap();
+    assert!(status.trouble().is_none());
+    assert!(!status.to_string().contains("locked it"));
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_tokens_is_tried_more_and_more_rarely() {
+    let (server, memory) = (MockServer::start(), MemoryStore::new());
+    let (saves, fails) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let ask = {
+        let (saves, fails) = (Arc::clone(&saves), Arc::clone(&fails));
+        move |call| match call {
+            Call::Save if fails.load(Ordering::SeqCst) => {
+                saves.fetch_add(1, Ordering::SeqCst);
+                Err(StoreError::unavailable("it is full"))
+            }
+            _ => Ok(()),
+        }
+    };
+    let session = builder(&server).store(AskingStore { memory, ask }).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    fails.store(true, Ordering::SeqCst);
+    let request = client(&session).get(server.api_url("things")).send();
+    assert_eq!(soon(request).await.unwrap().status(), 200);
+    // At once, and after 200, 400 and 800 ms at the earliest.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let tries = saves.load(Ordering::SeqCst);
+    assert!((2..=4).contains(&tries), "{tries} tries");
+}
