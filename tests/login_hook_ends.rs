@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mock_server::{MockServer, Route};
 use reqwest_middleware::ClientWithMiddleware;
-use reqwest_reauth::{Error, LogoutReason, MemoryStore, TokenResponse};
+use reqwest_reauth::{Error, LogoutReason, MemoryStore, Record, TokenResponse, TokenStore};
 use support::person::{Asking, Person};
 use support::steps::{log_in, log_out, user};
 use support::vault::User;
@@ -235,6 +235,43 @@ async fn a_login_that_the_store_does_not_take_is_told_and_asked_for_again() {
     let answer = tokens(&t.server.log_in("alice")).subject("alice");
     person.asked().await.send(Ok(answer)).unwrap();
     assert_eq!(soon(request).await.unwrap(), "alice");
+}
+
+#[tokio::test]
+async fn where_the_store_cannot_be_read_just_then_an_answer_replaces_no_other_login() {
+    let t = User::new();
+    let (session, person) = asking(&t).await;
+    let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
+    let question = person.asked().await;
+    let other = t.program();
+    let [first, second] = [t.server.log_in("alice"), t.server.log_in("alice")];
+    // It has the lock, and is about to save.
+    let save = t.vault.park_next(Call::Save);
+    let login = log_in(&other, tokens(&first).subject("alice"));
+    save.arrived().await;
+    question.send(Ok(tokens(&second).subject("alice"))).unwrap();
+    t.vault.fail_next(Call::Load);
+    save.open();
+    soon(login).await.unwrap().unwrap();
+    // With the other's tokens, or as the look has failed: not with its own.
+    let _ = soon(request).await.unwrap();
+    soon(session.drain()).await;
+    assert!(t.vault.text().unwrap().contains(&first.refresh_token));
+    assert_eq!(soon(who(&t, &session)).await.unwrap(), "alice");
+    assert_eq!(session.access_token().await.unwrap().secret(), first.access_token);
+}
+
+#[tokio::test]
+async fn an_answer_replaces_what_cannot_be_read_for_good() {
+    let t = User::new();
+    let (session, person) = asking(&t).await;
+    let request = who(&t, &session);
+    let question = person.asked().await;
+    t.vault.memory.save(&Record::from_bytes(b"{")).unwrap();
+    let answer = t.server.log_in("alice");
+    question.send(Ok(tokens(&answer).subject("alice"))).unwrap();
+    assert_eq!(soon(request).await.unwrap(), "alice");
+    assert!(t.vault.text().unwrap().contains(&answer.refresh_token));
 }
 
 fn vault_builder(t: &User) -> reqwest_reauth::SessionBuilder {

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mock_server::{Fault, MockServer, Route, What};
@@ -632,4 +633,38 @@ async fn a_logout_whose_clear_fails_is_told_and_revoked_once_however_often_it_is
     assert_eq!(logouts.all(), [LogoutReason::Requested]);
     assert_eq!(t.server.requests(Route::Revoke).len(), 1);
     assert!(!session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_now_is_cleared_later_and_what_is_damaged_at_once() {
+    type Broken = fn() -> StoreError;
+    let hung: Broken = || StoreError::unavailable("the test has hung it");
+    let damaged: Broken = || StoreError::corrupt("the test has damaged it");
+    for (broken, is_for_now) in [(hung, true), (damaged, false)] {
+        let (server, memory) = (MockServer::start(), MemoryStore::new());
+        let fails = Arc::new(AtomicBool::new(false));
+        let ask = {
+            let fails = Arc::clone(&fails);
+            move |call| match call {
+                Call::Load if fails.load(Ordering::SeqCst) => Err(broken()),
+                _ => Ok(()),
+            }
+        };
+        let store = AskingStore { memory: memory.clone(), ask };
+        let session = builder(&server).store(store).build().unwrap();
+        session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+        fails.store(true, Ordering::SeqCst);
+        let logout = soon(session.log_out()).await;
+        if is_for_now {
+            assert!(logout.unwrap_err().is_store());
+            // Who knows whose it is by now.
+            assert!(memory.load().unwrap().is_some());
+            fails.store(false, Ordering::SeqCst);
+            soon(session.log_out()).await.unwrap();
+        } else {
+            assert_eq!(logout.unwrap(), Revocation::Revoked);
+        }
+        assert!(memory.load().unwrap().is_none());
+        assert_eq!(server.requests(Route::Revoke).len(), 1);
+    }
 }

@@ -7,7 +7,7 @@ use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::LogoutReason;
 use support::steps::after_a_second;
 use support::vault::User;
-use support::{Call, found, soon, tokens};
+use support::{Call, client, found, soon, tokens};
 
 /// The answer to a refresh and the one to its repetition are lost.
 async fn lose_an_answer(t: &User) -> reqwest_reauth::Session {
@@ -168,4 +168,32 @@ async fn programs_that_wait_for_a_refresh_that_fails_fail_with_it_and_wait_as_lo
     let status = third.status().await.unwrap();
     assert!(status.cooldown().is_some() && status.failed_at().is_some());
     assert!(status.to_string().contains("refreshes that failed in a row: 1, "), "{status}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_server_has_refused_is_over_though_that_can_be_noted_nowhere() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    t.server.revoke_family(issued.family);
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    // From now on the directory reads as an empty one, and takes nothing.
+    let state = t.state.path().join("state");
+    std::fs::rename(&state, t.state.path().join("away")).unwrap();
+    std::os::unix::fs::symlink("nowhere", &state).unwrap();
+    t.vault.fail(&[Call::Clear]);
+    held.release();
+    let error = soon(request).await.unwrap().unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert!(t.vault.text().is_some());
+    // The store is read again after a second.
+    after_a_second().await;
+    assert!(!session.is_logged_in().await.unwrap());
+    let error = t.get(&session).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert_eq!(t.server.counters().token_requests, 1);
+    session.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::Revoked]);
 }

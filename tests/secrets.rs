@@ -95,11 +95,16 @@ async fn nothing_shows_in_the_debug_of_what_holds_secrets() {
         clean("a session", &shown(&session));
         clean("a middleware", &shown(&session.middleware()));
         clean("a client", &shown(&client(&session)));
+        clean("what keeps it alive", &shown(&session.keep_alive()));
         clean("the events", &shown(&session.events()));
         let token = session.access_token().await.unwrap();
         assert_eq!(token.secret(), "canary-access");
         clean("an access token", &shown(&token));
     }
+
+    let canary = "canary-body".to_owned();
+    let replay = ReplayBody::new(move |request| *request.body_mut() = Some(canary.clone().into()));
+    clean("a body for the replay", &shown(&replay));
 
     let memory = MemoryStore::new();
     memory.save(&Record::from_bytes(b"canary-record")).unwrap();
@@ -450,7 +455,9 @@ fn leak(text: &str) -> Option<&str> {
 }
 
 fn shown(value: &impl Debug) -> String {
-    format!("{value:?}\n{value:#?}")
+    let (short, long) = (format!("{value:?}"), format!("{value:#?}"));
+    assert!(!short.is_empty(), "it says what it is");
+    format!("{short}\n{long}")
 }
 
 /// All that an error can be made to say.

@@ -163,6 +163,22 @@ async fn tokens_that_could_be_stored_only_later_are_traced_both_times() {
 }
 
 #[tokio::test]
+async fn tokens_that_are_safe_in_the_journal_alone_are_traced() {
+    drop(named("nobody in particular").await);
+    let (user, vault) = (support::vault::User::new(), support::vault::Vault::default());
+    let t = Fixture::with(MockServer::start(), |builder| {
+        builder.account("journaled").store(vault.clone()).state_dir(user.state.path().join("own"))
+    });
+    let t = t.await;
+    t.server.expire_access_tokens();
+    vault.fail(&[Call::Save]);
+    assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+    let told = r#"new tokens are in the journal, not in the store service="test" account="journaled" error="#;
+    let lines = lines("journaled");
+    assert_eq!(lines.iter().filter(|line| line.contains(told)).count(), 1, "{lines:?}");
+}
+
+#[tokio::test]
 async fn metrics_count_what_happened() {
     let t = Fixture::new().await;
     let numbers = || {

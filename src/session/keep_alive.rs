@@ -126,6 +126,8 @@ mod tests {
         let mut over = tokens(&access().refresh_expires_in(seconds(900)), now);
         over.refresh_expires_at = Some(now.wall - seconds(1));
         assert_eq!(due_in(&over, now), Some(seconds(480)), "an end before the beginning is none");
+        over.refresh_expires_at = Some(now.wall);
+        assert_eq!(due_in(&over, now), Some(seconds(480)), "nor is one at the beginning");
         let without = TokenResponse::new("at").expires_in(seconds(100));
         assert_eq!(due(without), None, "there is nothing to refresh with");
     }

@@ -281,3 +281,42 @@ fn is_final(reason: LogoutReason) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Birth, Identity, Moment, TokenResponse};
+
+    fn tokens(login: &str, epoch: u64) -> Arc<Tokens> {
+        let login = LoginId(login.to_owned());
+        let identity = Identity { login, epoch, generation: 0, birth: Birth::Login, key: None };
+        let response = TokenResponse::new("at").refresh_token("rt");
+        Arc::new(Tokens::received(&response, None, identity, Moment::now()))
+    }
+
+    #[test]
+    fn who_still_asks_for_an_earlier_login_is_told_how_that_ended() {
+        let state = State::new();
+        state.log_in(tokens("first", 1), Some(LogoutReason::Requested)).unwrap();
+        state.end(1, LogoutReason::Revoked).unwrap();
+        state.log_in(tokens("second", 3), Some(LogoutReason::Requested)).unwrap();
+        assert_eq!(state.logged_out().logout_reason(), Some(LogoutReason::Revoked));
+        // The server has refused its token, and another program has logged in since.
+        state.log_in(tokens("third", 4), Some(LogoutReason::RotationLost)).unwrap();
+        assert_eq!(state.logged_out().logout_reason(), Some(LogoutReason::RotationLost));
+        assert_eq!(state.logout_reason(), None, "somebody is logged in");
+    }
+
+    #[test]
+    fn a_logout_of_nobody_knows_whom_covers_that_login_alone_once_it_is_known() {
+        let state = State::new();
+        let _ = state.log_out(SystemTime::now() + std::time::Duration::from_secs(60));
+        let covers = |login| match &state.now().phase {
+            Phase::LoggedOut(over) => over.covers(&tokens(login, 1)),
+            phase => panic!("{phase:?}"),
+        };
+        assert!(covers("first") && covers("second"));
+        state.name_over(&LoginId("first".to_owned()));
+        assert!(covers("first") && !covers("second"));
+    }
+}

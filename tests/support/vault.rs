@@ -20,6 +20,7 @@ pub struct User {
 pub struct Vault {
     pub memory: MemoryStore,
     fails: Arc<Mutex<Vec<Call>>>,
+    fails_once: Arc<Mutex<Option<Call>>>,
     parks: Arc<Mutex<Option<(Call, Turnstile)>>>,
 }
 
@@ -27,6 +28,11 @@ impl Vault {
     /// Lets these calls fail from now on, and no others.
     pub fn fail(&self, calls: &[Call]) {
         *self.fails.lock().unwrap() = calls.to_vec();
+    }
+
+    /// Lets the next such call fail.
+    pub fn fail_next(&self, call: Call) {
+        *self.fails_once.lock().unwrap() = Some(call);
     }
 
     /// Parks the next such call until the turnstile is opened.
@@ -47,7 +53,8 @@ impl Vault {
         if let Some((_, turnstile)) = parked {
             turnstile.pass();
         }
-        match self.fails.lock().unwrap().contains(&call) {
+        let fails_once = self.fails_once.lock().unwrap().take_if(|fails| *fails == call).is_some();
+        match fails_once || self.fails.lock().unwrap().contains(&call) {
             true => Err(StoreError::locked("the test has locked it")),
             false => Ok(()),
         }
