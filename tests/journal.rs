@@ -125,6 +125,23 @@ async fn a_rotated_refresh_token_is_kept_although_the_access_token_with_it_canno
 }
 
 #[tokio::test]
+async fn an_answer_that_brings_nothing_of_use_changes_nothing() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    let before = t.vault.text();
+    t.server.expire_access_tokens();
+    let fault = Fault::rewrite(|body| {
+        body["access_token"] = "no\nheader".into();
+        body.as_object_mut().unwrap().remove("refresh_token");
+    });
+    t.server.on_next(Route::Token, 1, fault);
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_transient() && !found(&error).is_store(), "{error:?}");
+    assert_eq!(t.vault.text(), before);
+    assert_eq!(session.status().await.unwrap().refreshes(), 0);
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_read_or_written_stops_a_refresh_before_anything_is_sent() {
     // What is beside the lock, in turn: the journal, the mark, the room for both.
     for kind in ["journal", "mark", "room"] {
@@ -208,4 +225,28 @@ async fn the_journal_holds_no_token_in_clear_and_goes_with_the_logout() {
     assert_eq!(t.file("journal"), None);
     session.drain().await;
     assert_eq!(t.logouts.all(), [LogoutReason::Requested]);
+}
+
+#[tokio::test]
+async fn while_the_store_has_not_taken_what_was_kept_no_token_is_sent() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.vault.fail(&[Call::Save]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    session.drain().await;
+    // It answers again, and hangs over the tokens in the journal.
+    t.vault.fail(&[]);
+    let save = t.vault.park_next(Call::Save);
+    t.server.expire_access_tokens();
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_store() && found(&error).is_transient());
+    assert_eq!(t.server.counters().token_requests, 1);
+    save.open();
+    soon(session.drain()).await;
+    while t.get(&session).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let counters = t.server.counters();
+    assert_eq!((counters.token_requests, counters.reuses), (2, 0));
 }

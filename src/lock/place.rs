@@ -207,9 +207,9 @@ const KEY: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    #[cfg(unix)]
     use std::fs;
+
+    use super::*;
 
     #[test]
     fn sessions_are_told_apart_and_found_by_a_person() {
@@ -221,6 +221,24 @@ mod tests {
         let odd = name("../../etc/ä\0");
         assert!(odd.starts_with("etc.") && odd.len() == "etc.".len() + KEY, "{odd}");
         assert_eq!(name(&"long".repeat(99)).len(), READABLE + 1 + KEY);
+    }
+
+    #[test]
+    fn what_is_noted_of_logins_is_found_by_its_kind_and_only_of_the_same_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let chosen = directory.path().join("state");
+        let of = |name: &str| Place::of(Shared::Named(name.to_owned()), Some(chosen.clone()));
+        let (ours, theirs) = (of("ours").unwrap(), of("theirs").unwrap());
+        assert_eq!(ours.file_if_any("1.out").unwrap(), None, "the directory is not there yet");
+        let here = ["1.out", "2.refused", "out", ".out", "about", "1.mark"];
+        for path in here.map(|kind| ours.file(kind).unwrap()) {
+            fs::write(path, "").unwrap();
+        }
+        fs::write(theirs.file("3.out").unwrap(), "").unwrap();
+        assert_eq!(ours.file_if_any("1.out").unwrap(), Some(ours.path("1.out").unwrap()));
+        let mut found = ours.all(&["out", "refused"]);
+        found.sort();
+        assert_eq!(found, ["1.out", "2.refused"].map(|kind| ours.path(kind).unwrap()));
     }
 
     #[cfg(unix)]

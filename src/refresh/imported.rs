@@ -67,6 +67,7 @@ mod tests {
         assert!(is_noted(&notes, "2").unwrap());
         forget(&notes, "2").unwrap();
         assert!(!is_noted(&notes, "2").unwrap());
+        assert_eq!(read(&notes).unwrap().version, 1);
     }
 
     #[test]

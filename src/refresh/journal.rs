@@ -132,6 +132,7 @@ const NONCE: usize = 24;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::LoginId;
 
     fn header() -> Header {
         let (login, presented) = ("l".to_owned(), "p".to_owned());
@@ -149,6 +150,21 @@ mod tests {
         assert_eq!((opened, record.as_bytes()), (header(), &b"canary"[..]));
         assert!(open(&JournalKey::random().unwrap(), &sealed).is_none());
         assert_eq!(format!("{key:?}"), "JournalKey([redacted])");
+    }
+
+    #[test]
+    fn it_is_newer_than_an_earlier_generation_of_the_same_login_alone() {
+        let brief = |login: &str, generation| {
+            let login = LoginId(login.to_owned());
+            Brief { login, generation, refresh: None, key: None }
+        };
+        let (notes, key) = (Notes::new(None), JournalKey::random().unwrap());
+        keep(&notes, &key, &Record::from_bytes(b"record"), &brief("l", 6)).unwrap();
+        let kept = |than| newer(&notes, &key, &than).unwrap();
+        assert_eq!(kept(brief("l", 6)).unwrap().as_bytes(), b"record");
+        for than in [brief("l", 7), brief("l", 8), brief("other", 6)] {
+            assert!(kept(than.clone()).is_none(), "{than:?}");
+        }
     }
 
     #[test]

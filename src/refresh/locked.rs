@@ -188,3 +188,25 @@ impl Locked {
 
 /// A store that answers again does so at once; nobody should stand before a hung one.
 const TROUBLE_WAIT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Birth, Identity, Moment, TokenResponse};
+
+    #[test]
+    fn what_was_never_sent_is_no_answer_and_any_other_breaks_the_row() {
+        let tokens = |generation| {
+            let (login, birth) = (LoginId("l".to_owned()), Birth::Refresh);
+            let identity = Identity { login, epoch: 1, generation, birth, key: None };
+            Tokens::received(&TokenResponse::new("at"), None, identity, Moment::now())
+        };
+        let (mut gate, first, next) = (Gate::default(), tokens(1), tokens(2));
+        assert_eq!(gate.unreadable(&first, Outcome::Unreadable), 1);
+        assert_eq!(gate.unreadable(&first, Outcome::NotSent), 1);
+        assert_eq!(gate.unreadable(&first, Outcome::Unreadable), 2);
+        assert_eq!(gate.unreadable(&first, Outcome::NoAnswer), 0);
+        assert_eq!(gate.unreadable(&first, Outcome::Unreadable), 1);
+        assert_eq!(gate.unreadable(&next, Outcome::Unreadable), 1);
+    }
+}

@@ -67,3 +67,27 @@ impl Mark {
 }
 
 const KIND: &str = "mark";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::LoginId;
+
+    #[test]
+    fn a_mark_stands_for_one_refresh_token_alone() {
+        let brief = |login: &str, generation, refresh: &str| {
+            let (login, refresh) = (LoginId(login.to_owned()), Some(refresh.to_owned()));
+            Brief { login, generation, refresh, key: None }
+        };
+        let notes = Notes::new(None);
+        Mark::set(&notes, &brief("l", 7, "hash"), "program").unwrap();
+        let stands = |brief: &Brief| Mark::of(&notes, brief).unwrap().map(|mark| mark.by);
+        assert_eq!(stands(&brief("l", 7, "hash")).as_deref(), Some("program"));
+        for other in [brief("other", 7, "hash"), brief("l", 8, "hash"), brief("l", 7, "other")] {
+            assert_eq!(stands(&other), None, "{other:?}");
+        }
+        // One that can't be read may stand for any.
+        notes.write(KIND, b"{").unwrap();
+        assert_eq!(stands(&brief("l", 8, "hash")).as_deref(), Some(""));
+    }
+}

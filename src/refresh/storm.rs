@@ -490,6 +490,59 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_long_after_the_last_one_begins_anew() {
+        let (storm, now) = (storm(), Moment::now());
+        let mut at = now;
+        // The second, while the first is remembered, and one at the moment when that is over.
+        for (pause, seconds) in [(10 * SECOND, 10), (320 * SECOND, 20), (SECOND, 10)] {
+            storm.refused_at(at.mono, &born(at), place("/a"));
+            let withheld = storm.withheld_at(at.mono, &old(at), Some(place("/b")));
+            assert_eq!(withheld, Some(seconds * SECOND));
+            at = later(at, pause);
+        }
+    }
+
+    #[test]
+    fn failures_of_other_tokens_are_not_in_the_same_row() {
+        let (storm, now) = (storm(), Moment::now());
+        let failures = |tokens: &Tokens| {
+            let _ = storm.failed_at(now.mono, tokens, Error::timed_out(), 0);
+            storm.memory().cooldown.as_ref().unwrap().failures
+        };
+        let next = Tokens { generation: 2, ..born(now) };
+        assert_eq!([failures(&born(now)), failures(&born(now))], [0, 1]);
+        assert_eq!([failures(&next), failures(&next)], [0, 1]);
+        // More are known of other programs.
+        let _ = storm.failed_at(now.mono, &next, Error::timed_out(), 7);
+        assert_eq!(failures(&next), 8);
+    }
+
+    #[test]
+    fn no_more_places_are_remembered_than_a_bad_day_has() {
+        let (storm, now) = (storm(), Moment::now());
+        for number in 0..SUSPECTS + 2 {
+            let place = place(&format!("/{number}"));
+            storm.tries(&born(now), place);
+            assert_eq!(storm.memory().on_trial.len(), (number + 1).min(SUSPECTS));
+        }
+        for number in 0..SUSPECTS + 2 {
+            storm.refused_at(now.mono, &born(now), place(&format!("/{number}")));
+        }
+        assert_eq!(storm.memory().suspects.len(), SUSPECTS);
+    }
+
+    #[test]
+    fn a_token_at_its_end_is_refreshed_however_often_that_was_done() {
+        let (storm, now) = (storm(), Moment::now());
+        let ending = tokens(now, Birth::Login, Some(SECOND));
+        let end = later(now, SECOND).mono;
+        for _ in 0..6 {
+            assert_eq!(storm.withheld_at(end, &ending, Some(place("/a"))), None);
+            storm.refreshed_at(end, &ending, Some(place("/a")));
+        }
+    }
+
+    #[test]
     fn what_was_accepted_says_nothing_of_other_paths_and_methods() {
         let storm = storm();
         for number in 0..100 {

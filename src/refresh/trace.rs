@@ -126,6 +126,23 @@ const LONGEST: Duration = Duration::from_secs(3600);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::LoginId;
+
+    #[test]
+    fn a_login_keeps_its_own_failure_and_forgets_that_of_another() {
+        let brief = |login: &str| {
+            let login = LoginId(login.to_owned());
+            Brief { login, generation: 3, refresh: None, key: None }
+        };
+        let (ours, theirs, notes) = (brief("ours"), brief("theirs"), Notes::new(None));
+        let failed = |of: &Brief| Trace::failure_of(&notes, of).unwrap().map(|f| f.count);
+        Trace::note_failure(&notes, &ours, Duration::from_secs(1), "").unwrap();
+        Trace::note_login(&notes, &ours.login.hash()).unwrap();
+        assert_eq!((failed(&ours), failed(&theirs)), (Some(1), None));
+        Trace::note_login(&notes, &theirs.login.hash()).unwrap();
+        assert_eq!((failed(&ours), failed(&theirs)), (None, None));
+        assert!(Trace::says_logged_in(&notes).unwrap());
+    }
 
     #[test]
     fn a_failure_holds_until_its_end_and_for_those_who_asked_before() {
@@ -143,6 +160,9 @@ mod tests {
         assert_eq!(failure(at(14)).holds(at(11), at(12)), seconds(2));
         assert_eq!(failure(at(14)).holds(at(14), at(14)), None);
         assert_eq!(failure(at(14)).holds(at(9), at(20)), seconds(0));
+        // Just now, and for as long as a server can ask for.
+        assert_eq!(failure(at(14)).holds(at(9), at(10)), seconds(4));
+        assert_eq!(failure(at(3612)).holds(at(9), at(12)), seconds(3600));
         // A clock that was set back, and a wait that no server can ask for.
         assert_eq!(failure(at(14)).holds(at(5), at(9)), None);
         assert_eq!(failure(at(4000)).holds(at(9), at(12)), None);

@@ -308,6 +308,30 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_an_earlier_login_changes_nothing() {
+        let state = State::new();
+        state.log_in(tokens("first", 1), Some(LogoutReason::Requested)).unwrap();
+        state.log_in(tokens("second", 2), Some(LogoutReason::Requested)).unwrap();
+        assert_eq!(state.advance(1, &tokens("first", 1)).map(drop), Err(Ended));
+        assert_eq!(state.end(1, LogoutReason::Revoked), Err(Ended));
+        assert_eq!(state.tokens().unwrap().login, LoginId("second".to_owned()));
+    }
+
+    #[test]
+    fn only_what_the_user_has_ended_is_over_for_those_who_wait() {
+        let state = State::new();
+        state.log_in(tokens("first", 1), Some(LogoutReason::Requested)).unwrap();
+        state.end(1, LogoutReason::Revoked).unwrap();
+        assert_eq!(state.now().over_before, 1, "they may wait for a person");
+        state.log_in(tokens("second", 3), None).unwrap();
+        state.end(3, LogoutReason::LoggedOutElsewhere).unwrap();
+        assert_eq!(state.now().over_before, 5, "and so are those who come now");
+        state.log_in(tokens("third", 5), Some(LogoutReason::LoggedOutElsewhere)).unwrap();
+        state.log_in(tokens("fourth", 6), Some(LogoutReason::Requested)).unwrap();
+        assert_eq!(state.now().over_before, 6);
+    }
+
+    #[test]
     fn a_logout_of_nobody_knows_whom_covers_that_login_alone_once_it_is_known() {
         let state = State::new();
         let _ = state.log_out(SystemTime::now() + std::time::Duration::from_secs(60));
