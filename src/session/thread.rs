@@ -338,3 +338,70 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 /// A store that has refused the new tokens gets one more try before the program may end.
 const UNSAVED: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_each_work_and_only_a_little_for_what_was_given_up() {
+        let thread = SessionThread::new();
+        let now = Instant::now();
+        let wait = || thread.work.lock().wait_at(now, false);
+        assert_eq!(wait(), None);
+        let (first, second) = (thread.enter().unwrap(), thread.enter().unwrap());
+        drop(first);
+        assert_eq!(wait(), Some(DRAIN));
+        second.give_up_soon();
+        assert!(wait().unwrap() < DRAIN && wait().unwrap() >= UNSAVED);
+        drop(second);
+        assert_eq!(wait(), None);
+        let given_up = WorkState { entered: vec![(1, Some(now))], ..WorkState::default() };
+        assert_eq!(given_up.wait_at(now, false), None, "until now, and no longer");
+    }
+
+    #[test]
+    fn the_end_waits_for_a_hook_but_in_a_hook_for_itself() {
+        let thread = SessionThread::new();
+        let (go_on, held) = mpsc::channel::<()>();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        thread.hook(move || {
+            let _ = held.recv();
+            end.store(true, Ordering::SeqCst);
+        });
+        let now = Instant::now();
+        assert_eq!(thread.work.lock().wait_at(now, false), Some(DRAIN));
+        assert_eq!(thread.work.lock().wait_at(now, true), None);
+        drop(go_on);
+        thread.close();
+        assert!(ended.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn closing_waits_for_work_and_lets_none_begin() {
+        let thread = SessionThread::new();
+        let work = thread.enter().unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        let worker = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            end.store(true, Ordering::SeqCst);
+            drop(work);
+        });
+        thread.close();
+        assert!(ended.load(Ordering::SeqCst));
+        assert!(thread.enter().is_none());
+        worker.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_going_on_nothing_is_started_to_wait_for_it() {
+        let thread = SessionThread::new();
+        thread.drain().await;
+        assert!(thread.running().is_none());
+        assert_ne!(thread.id(), SessionThread::new().id());
+    }
+}
