@@ -514,12 +514,13 @@ async fn the_status_says_what_is_wrong_with_the_store_for_as_long_as_it_is() {
 #[tokio::test]
 async fn a_store_that_takes_no_tokens_is_tried_more_and_more_rarely() {
     let (server, memory) = (MockServer::start(), MemoryStore::new());
-    let (saves, fails) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let fails = Arc::new(AtomicBool::new(false));
+    let (tried, mut tries) = tokio::sync::mpsc::unbounded_channel();
     let ask = {
-        let (saves, fails) = (Arc::clone(&saves), Arc::clone(&fails));
+        let fails = Arc::clone(&fails);
         move |call| match call {
             Call::Save if fails.load(Ordering::SeqCst) => {
-                saves.fetch_add(1, Ordering::SeqCst);
+                let _ = tried.send(Instant::now());
                 Err(StoreError::unavailable("it is full"))
             }
             _ => Ok(()),
@@ -531,8 +532,10 @@ async fn a_store_that_takes_no_tokens_is_tried_more_and_more_rarely() {
     fails.store(true, Ordering::SeqCst);
     let request = client(&session).get(server.api_url("things")).send();
     assert_eq!(soon(request).await.unwrap().status(), 200);
-    // At once, and after 200, 400 and 800 ms at the earliest.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let tries = saves.load(Ordering::SeqCst);
-    assert!((2..=4).contains(&tries), "{tries} tries");
+    let mut last = soon(tries.recv()).await.unwrap();
+    for pause in [200, 400, 800].map(Duration::from_millis) {
+        let next = soon(tries.recv()).await.unwrap();
+        assert!(next - last >= pause, "{:?} after the last one", next - last);
+        last = next;
+    }
 }
