@@ -2,8 +2,14 @@
 
 mod support;
 
-use mock_server::MockServer;
-use reqwest_reauth::{LogoutReason, MemoryStore, Revocation};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mock_server::{MockServer, Route};
+use reqwest_reauth::{
+    Event, FileStore, LogoutReason, MemoryStore, Record, Revocation, Shared, StoreError, TokenStore,
+};
 use support::steps::{after_a_second, names, user};
 use support::vault::User;
 use support::{Fixture, Logouts, access_tokens_sent, builder, client, found, soon, tokens};
@@ -107,4 +113,81 @@ async fn tokens_refreshed_elsewhere_are_adopted_without_a_refresh() {
     let here = t.session.access_token().await.unwrap();
     assert_eq!(here.secret(), other.access_token().await.unwrap().secret());
     assert_eq!(t.session.status().await.unwrap().refreshes(), 1);
+}
+
+/// A program that does not take turns, such as one with another state directory, is not what this
+/// is for; but what it has written is not lost.
+#[tokio::test]
+async fn a_login_that_somebody_has_stored_without_the_lock_is_not_written_over() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
+    soon(held.arrived(1)).await;
+    let apart = builder(&t.server).store(t.vault.clone()).state_dir(t.state.path().join("apart"));
+    let apart = apart.build().unwrap();
+    let theirs = t.server.log_in("bob");
+    apart.log_in(tokens(&theirs)).await.unwrap();
+    held.release();
+    let error = soon(request).await.unwrap().unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::LoggedOutElsewhere));
+    assert!(t.vault.text().unwrap().contains(&theirs.refresh_token));
+    assert_eq!(user(&session, &t.server).await, "bob");
+    session.drain().await;
+    assert!(t.server.family_alive(theirs.family));
+    assert!(t.server.family_alive(issued.family), "nobody has logged her out");
+}
+
+/// A file on a disk that is full at times.
+struct Full(FileStore, Arc<AtomicBool>);
+
+impl TokenStore for Full {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.0.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable("the disk is full")),
+            false => self.0.save(record),
+        }
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.0.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        self.0.shared()
+    }
+}
+
+#[tokio::test]
+async fn a_logout_elsewhere_while_tokens_are_unsaved_revokes_them() {
+    let (server, directory) = (MockServer::start(), tempfile::tempdir().unwrap());
+    let file = FileStore::new(directory.path().join("tokens"));
+    let (logouts, is_full) = (Logouts::default(), Arc::new(AtomicBool::new(false)));
+    let store = Full(file.clone(), Arc::clone(&is_full));
+    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
+    let issued = server.log_in("alice");
+    session.log_in(tokens(&issued)).await.unwrap();
+    let mut events = session.events();
+    server.expire_access_tokens();
+    is_full.store(true, Ordering::SeqCst);
+    let request = client(&session).get(server.api_url("x")).send();
+    assert_eq!(soon(request).await.unwrap().status(), 200);
+    while !matches!(soon(events.next()).await, Some(Event::PersistFailed(_))) {}
+
+    let other = builder(&server).store(file.clone()).lock_wait(Duration::from_millis(200));
+    assert_eq!(soon(other.build().unwrap().log_out()).await.unwrap(), Revocation::Pending);
+    while !matches!(soon(events.next()).await, Some(Event::LoggedOut(_))) {}
+    soon(session.drain()).await;
+    assert_eq!(logouts.all(), [LogoutReason::LoggedOutElsewhere]);
+    assert!(!server.family_alive(issued.family));
+    assert!(file.load().unwrap().is_none());
 }

@@ -216,3 +216,28 @@ fn after_a_kill_in_the_middle_of_a_refresh_the_next_process_goes_on_at_once() {
     // The server lets a spent token be repeated for a while; what it saw decides.
     assert_eq!((counters.refreshes, counters.grace_replays, counters.reuses), (1, 1, 0));
 }
+
+/// As with some network file systems: everybody is given the lock.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lock_that_locks_nothing_is_told_before_anything_is_sent() {
+    let (server, directory) = (MockServer::start(), tempfile::tempdir().unwrap());
+    log_in(&server, &directory, &format!("file:{}", directory.path().join("tokens").display()));
+    let (source, library) = (directory.path().join("flock.c"), directory.path().join("flock.so"));
+    fs::write(&source, "int flock(int file, int how) { return 0; }\n").unwrap();
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.unwrap().success());
+    server.expire_access_tokens();
+    let mut program = cli(&directory);
+    program.args(["call", &server.api_url("things")]).env("LD_PRELOAD", &library);
+    let output = program.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.contains("default.tokens.json.lock does not work"),
+        "{said}"
+    );
+    assert_eq!(server.counters().token_requests, 0);
+    assert!(call(&server, &directory).wait().unwrap().success());
+    assert_eq!(server.counters().refreshes, 1);
+}

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mock_server::{Fault, MockServer, Route, What};
+use reqwest::Client;
 use reqwest_reauth::{
-    LoginRequired, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Revocation, Session,
-    StoreError, TokenResponse, TokenStore,
+    LoginRequired, LogoutReason, MemoryStore, OAuth2Endpoint, Record, RefreshError, RefreshToken,
+    Revocation, Session, StoreError, TokenEndpoint, TokenResponse, TokenStore,
 };
 use support::steps::{
     after_a_second, first_steps, get, history, json, log_in, log_out, name, names, parking, user,
@@ -640,13 +641,13 @@ async fn what_cannot_be_read_for_now_is_cleared_later_and_what_is_damaged_at_onc
     type Broken = fn() -> StoreError;
     let hung: Broken = || StoreError::unavailable("the test has hung it");
     let damaged: Broken = || StoreError::corrupt("the test has damaged it");
-    for (broken, is_for_now) in [(hung, true), (damaged, false)] {
+    for (broken, is_for_now) in [(Some(hung), true), (Some(damaged), false), (None, false)] {
         let (server, memory) = (MockServer::start(), MemoryStore::new());
         let fails = Arc::new(AtomicBool::new(false));
         let ask = {
             let fails = Arc::clone(&fails);
             move |call| match call {
-                Call::Load if fails.load(Ordering::SeqCst) => Err(broken()),
+                Call::Load if fails.load(Ordering::SeqCst) => broken.map_or(Ok(()), |e| Err(e())),
                 _ => Ok(()),
             }
         };
@@ -654,6 +655,10 @@ async fn what_cannot_be_read_for_now_is_cleared_later_and_what_is_damaged_at_onc
         let session = builder(&server).store(store).build().unwrap();
         session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
         fails.store(true, Ordering::SeqCst);
+        if broken.is_none() {
+            // It can be read, and is no record.
+            memory.save(&Record::from_bytes(b"{")).unwrap();
+        }
         let logout = soon(session.log_out()).await;
         if is_for_now {
             assert!(logout.unwrap_err().is_store());
@@ -667,4 +672,42 @@ async fn what_cannot_be_read_for_now_is_cleared_later_and_what_is_damaged_at_onc
         assert!(memory.load().unwrap().is_none());
         assert_eq!(server.requests(Route::Revoke).len(), 1);
     }
+}
+
+/// Its refreshes are its own business, and it revokes nothing.
+struct Custom;
+
+#[async_trait::async_trait]
+impl TokenEndpoint for Custom {
+    fn id(&self) -> String {
+        "custom".to_owned()
+    }
+
+    async fn refresh(&self, _: &Client, _: &RefreshToken) -> Result<TokenResponse, RefreshError> {
+        Ok(TokenResponse::new("new").refresh_token("next"))
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_say_how_revokes_nothing() {
+    let builder = || Session::builder("test", Custom).origin("https://api.example.com");
+    let session = builder().store(MemoryStore::new()).build().unwrap();
+    session.log_in(TokenResponse::new("at").refresh_token("rt")).await.unwrap();
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Nothing);
+}
+
+#[tokio::test]
+async fn without_a_client_to_send_it_with_a_refresh_fails_and_a_logout_is_local() {
+    let t = Fixture::with(MockServer::start(), |builder| {
+        builder.token_client(|client| client.user_agent("no\nheader"))
+    });
+    let t = t.await;
+    t.server.expire_access_tokens();
+    let error = soon(t.get("things")).await.unwrap_err();
+    let text = format!("{:#}", anyhow::Error::new(found(&error).clone()));
+    assert!(text.contains("the refresh request could not be made"), "{text}");
+    assert!(t.session.is_logged_in().await.unwrap());
+    assert_eq!(soon(t.session.log_out()).await.unwrap(), Revocation::Failed);
+    assert!(t.record().is_none());
+    assert_eq!(t.server.counters().token_requests, 0);
 }

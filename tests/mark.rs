@@ -170,6 +170,14 @@ async fn programs_that_wait_for_a_refresh_that_fails_fail_with_it_and_wait_as_lo
     assert!(status.to_string().contains("refreshes that failed in a row: 1, "), "{status}");
 }
 
+/// From now on the directory of notes reads as an empty one, and takes nothing.
+#[cfg(unix)]
+fn lose_the_notes(t: &User) {
+    let state = t.state.path().join("state");
+    std::fs::rename(&state, t.state.path().join("away")).unwrap();
+    std::os::unix::fs::symlink("nowhere", &state).unwrap();
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn what_the_server_has_refused_is_over_though_that_can_be_noted_nowhere() {
@@ -179,10 +187,7 @@ async fn what_the_server_has_refused_is_over_though_that_can_be_noted_nowhere() 
     let held = t.server.hold_answers(Route::Token);
     let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
     soon(held.arrived(1)).await;
-    // From now on the directory reads as an empty one, and takes nothing.
-    let state = t.state.path().join("state");
-    std::fs::rename(&state, t.state.path().join("away")).unwrap();
-    std::os::unix::fs::symlink("nowhere", &state).unwrap();
+    lose_the_notes(&t);
     t.vault.fail(&[Call::Clear]);
     held.release();
     let error = soon(request).await.unwrap().unwrap_err();
@@ -196,4 +201,30 @@ async fn what_the_server_has_refused_is_over_though_that_can_be_noted_nowhere() 
     assert_eq!(t.server.counters().token_requests, 1);
     session.drain().await;
     assert_eq!(t.logouts.all(), [LogoutReason::Revoked]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_server_has_refused_is_not_sent_again_though_nothing_could_be_noted_or_read() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    t.server.revoke_family(issued.family);
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    lose_the_notes(&t);
+    t.vault.fail(&[Call::Load]);
+    held.release();
+    let error = soon(request).await.unwrap().unwrap_err();
+    assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
+    // All is as it was, but for what this program knows.
+    let state = t.state.path().join("state");
+    std::fs::remove_file(&state).unwrap();
+    std::fs::rename(t.state.path().join("away"), &state).unwrap();
+    t.vault.fail(&[]);
+    tokio::time::sleep(found(&error).retry_after().unwrap_or_default()).await;
+    let error = t.get(&session).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
+    assert_eq!(t.server.counters().token_requests, 1);
+    assert_eq!(t.vault.text(), None);
 }

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use mock_server::MockServer;
-use reqwest_reauth::{AccessToken, LogoutReason, MemoryStore};
+use reqwest_reauth::{AccessToken, LogoutReason, MemoryStore, Record, TokenStore};
 use support::steps::{names, user};
 use support::{
     Fixture, access_tokens_sent, builder, client, join_all, refresh_tokens_sent, soon, tokens,
@@ -69,6 +69,29 @@ async fn the_status_is_a_few_lines_for_a_person() {
     let status = session.status().await.unwrap();
     assert_eq!(status.logout_reason(), Some(LogoutReason::Requested));
     assert_eq!(status.to_string(), format!("logged out as \"work\": as requested\n{common}"));
+}
+
+#[tokio::test]
+async fn the_status_tells_of_a_token_that_is_over_and_of_a_clock_that_was_set_back() {
+    let (server, store) = (MockServer::start(), MemoryStore::new());
+    let session = builder(&server).store(store.clone()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    let record = store.load().unwrap().unwrap();
+    let record: serde_json::Value = serde_json::from_slice(record.as_bytes()).unwrap();
+    let status = async |by: i64| {
+        let (mut record, store) = (record.clone(), MemoryStore::new());
+        for time in ["received_at", "expires_at"] {
+            record[time] = (record[time].as_i64().unwrap() + by).into();
+        }
+        store.save(&Record::from_bytes(record.to_string().as_bytes())).unwrap();
+        let session = builder(&server).store(store).build().unwrap();
+        session.status().await.unwrap().to_string()
+    };
+    let hour = 3_600_000;
+    let over = status(-hour).await;
+    assert!(over.ends_with("\naccess token: expired"), "{over}");
+    let early = status(hour).await;
+    assert!(early.contains("logged in in the future by this clock by "), "{early}");
 }
 
 #[tokio::test]

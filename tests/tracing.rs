@@ -85,6 +85,22 @@ async fn a_refresh_is_traced_with_its_reason_outcome_and_waiters() {
 }
 
 #[tokio::test]
+async fn a_refresh_in_the_background_is_traced_as_one() {
+    let t = named("ahead").await;
+    let mut events = t.session.events();
+    let short = tokens(&t.issued).expires_in(Duration::from_secs(2));
+    t.session.log_in(short).await.unwrap();
+    let token = t.session.access_token().await.unwrap();
+    let _keep_alive = t.session.keep_alive().unwrap();
+    while !matches!(soon(events.next()).await, Some(Event::Refreshed)) {}
+    soon(t.session.drain()).await;
+    assert_ne!(t.session.access_token().await.unwrap().secret(), token.secret());
+    let lines = lines("ahead");
+    let ahead = lines.iter().filter(|line| line.contains(r#"reason="ahead""#));
+    assert_eq!(ahead.count(), 1, "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_failed_refresh_is_traced_with_its_cause_and_the_wait() {
     let t = named("failing").await;
     t.server.expire_access_tokens();

@@ -17,6 +17,7 @@ use reqwest_reauth::{
 use support::{
     AskingStore, Call, Fixture, Logouts, Turnstile, builder, client, found, join_all, soon, tokens,
 };
+use tokio::sync::Notify;
 
 /// A session on a store that fails while the test says so.
 struct Fickle {
@@ -88,9 +89,10 @@ async fn a_refresh_token_that_was_refused_is_not_sent_again_while_the_store_cann
     assert_eq!(t.logouts.all(), [LogoutReason::Revoked]);
 }
 
-/// Refuses the first refresh when it is told to, and grants the others at once.
+/// Refuses the first refresh when it is told to, and grants the others at once; with tokens that
+/// have as good as ended, if it says so.
 #[derive(Clone, Default)]
-struct Late(Arc<(AtomicU64, tokio::sync::Notify, tokio::sync::Notify)>);
+struct Late(Arc<(AtomicU64, Notify, Notify, bool)>);
 
 #[async_trait]
 impl TokenEndpoint for Late {
@@ -99,9 +101,11 @@ impl TokenEndpoint for Late {
     }
 
     async fn refresh(&self, _: &Client, _: &RefreshToken) -> Result<TokenResponse, RefreshError> {
-        let (count, arrived, go_on) = &*self.0;
+        let (count, arrived, go_on, is_short) = &*self.0;
         if count.fetch_add(1, Ordering::SeqCst) > 0 {
-            return Ok(TokenResponse::new("theirs").refresh_token("r1"));
+            let theirs = TokenResponse::new("theirs").refresh_token("r1");
+            let ended = Duration::from_millis(1);
+            return Ok(if *is_short { theirs.expires_in(ended) } else { theirs });
         }
         arrived.notify_one();
         go_on.notified().await;
@@ -131,6 +135,34 @@ async fn tokens_stored_by_another_program_during_a_refused_refresh_are_adopted()
     assert_eq!(soon(waiting).await.unwrap().unwrap(), "theirs");
     assert!(matches!(events.next().await, Some(Event::Adopted)));
     assert_eq!(endpoint.0.0.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn where_what_another_program_has_stored_has_ended_too_the_next_request_refreshes_that() {
+    let endpoint = Late(Arc::new((AtomicU64::new(0), Notify::new(), Notify::new(), true)));
+    let memory = MemoryStore::new();
+    let build = || {
+        let builder = Session::builder("test", endpoint.clone()).origin("https://api.example.com");
+        builder.store(memory.clone()).build().unwrap()
+    };
+    let (ours, theirs) = (build(), build());
+    ours.log_in(TokenResponse::new("first").refresh_token("r0")).await.unwrap();
+    let first = ours.access_token().await.unwrap();
+    let waiting = tokio::spawn({
+        let (ours, first) = (ours.clone(), first.clone());
+        async move { ours.refused(&first).await.map(drop) }
+    });
+    soon(endpoint.0.1.notified()).await;
+    let same = theirs.access_token().await.unwrap();
+    soon(theirs.refused(&same)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    endpoint.0.2.notify_one();
+    let error = soon(waiting).await.unwrap().unwrap_err();
+    assert!(error.is_transient() && !error.is_logged_out(), "{error:?}");
+    assert!(ours.is_logged_in().await.unwrap());
+    tokio::time::sleep(error.retry_after().unwrap()).await;
+    soon(ours.access_token()).await.unwrap();
+    assert_eq!(endpoint.0.0.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
