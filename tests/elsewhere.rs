@@ -115,6 +115,21 @@ async fn tokens_refreshed_elsewhere_are_adopted_without_a_refresh() {
     assert_eq!(t.session.status().await.unwrap().refreshes(), 1);
 }
 
+#[tokio::test]
+async fn notes_of_logins_that_ended_long_ago_go_with_the_next_login() {
+    let day = Duration::from_secs(24 * 3600);
+    for (days, is_there) in [(29, true), (31, false)] {
+        let t = User::new();
+        let (session, _) = t.logged_in().await;
+        soon(session.log_out()).await.unwrap();
+        let note = t.file("out").unwrap();
+        let file = std::fs::File::options().write(true).open(&note).unwrap();
+        file.set_modified(std::time::SystemTime::now() - days * day).unwrap();
+        soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap();
+        assert_eq!(note.exists(), is_there, "after {days} days");
+    }
+}
+
 /// A program that does not take turns, such as one with another state directory, is not what this
 /// is for; but what it has written is not lost.
 #[tokio::test]

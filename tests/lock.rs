@@ -110,6 +110,10 @@ async fn a_lock_that_cannot_be_used_is_told_before_anything_is_sent() {
     let text = format!("{:#}", anyhow::Error::new(found(&error).clone()));
     assert!(text.contains("could not use the lock") && text.contains("session.lock"), "{text}");
     assert_eq!(home.server.counters().token_requests, 0);
+    // Nor would waiting help a logout.
+    let error = soon(session.log_out()).await.unwrap_err();
+    assert!(error.is_store(), "{error:?}");
+    assert!(!session.is_logged_in().await.unwrap());
 }
 
 #[tokio::test]

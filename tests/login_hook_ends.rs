@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use mock_server::{MockServer, Route};
 use reqwest_middleware::ClientWithMiddleware;
-use reqwest_reauth::{Error, LogoutReason, MemoryStore, Record, TokenResponse, TokenStore};
+use reqwest_reauth::{
+    Error, LoginRequired, LogoutReason, MemoryStore, Record, TokenResponse, TokenStore,
+};
 use support::person::{Asking, Person};
-use support::steps::{log_in, log_out, user};
+use support::steps::{after_a_second, log_in, log_out, user};
 use support::vault::User;
 use support::{Call, builder, client, found, soon, tokens};
 
@@ -216,6 +218,30 @@ async fn after_a_logout_in_another_program_nobody_is_asked() {
     let request = who(&t, &next_session);
     next.asked().await.send(Ok(tokens(&t.server.log_in("bob")))).unwrap();
     assert_eq!(soon(request).await.unwrap(), "bob");
+}
+
+#[tokio::test]
+async fn a_logout_in_another_program_ends_a_question_that_is_open() {
+    let t = User::new();
+    let (person, ask) = Person::new();
+    let session = ask(vault_builder(&t)).build().unwrap();
+    // Nothing to refresh with: there is a login, and still somebody is asked.
+    let bare = TokenResponse::new(t.server.log_in("alice").access_token).subject("alice");
+    session.log_in(bare).await.unwrap();
+    t.server.expire_access_tokens();
+    let get = || tokio::spawn(client(&session).get(t.server.api_url("who")).send());
+    let first = get();
+    let mut question = person.asked().await;
+    t.program().log_out().await.unwrap();
+    // The store is read again after a second, at the next 401.
+    after_a_second().await;
+    let second = get();
+    soon(question.closed()).await;
+    let response = soon(first).await.unwrap().unwrap();
+    assert!(response.extensions().get::<LoginRequired>().is_some());
+    let error = soon(second).await.unwrap().unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::LoggedOutElsewhere));
+    assert_eq!(person.surplus().await, 0);
 }
 
 #[tokio::test]

@@ -600,6 +600,24 @@ async fn ids_in_paths_are_refreshed_though_another_endpoint_always_answers_401()
 }
 
 #[tokio::test]
+async fn a_late_401_where_a_new_token_was_refused_is_replayed_with_the_new_one() {
+    let t = Fixture::new().await;
+    t.server.refuse_path("/api/always");
+    t.server.on_next(Route::Api, 1, Fault::Delay(Duration::from_secs(1)));
+    let late = tokio::spawn(t.client.get(t.server.api_url("always")).send());
+    while t.server.counters().api_requests < 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(soon(t.get("always")).await.unwrap(), 401);
+    assert_eq!(t.server.requests(Route::Api)[0].status, None, "it is on its way");
+    let response = soon(late).await.unwrap().unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(response.extensions().get::<RefreshWithheld>().is_none());
+    assert_eq!(t.server.counters().api_requests, 4);
+    assert_eq!(t.server.counters().token_requests, 1);
+}
+
+#[tokio::test]
 async fn a_401_on_a_token_that_ended_on_the_way_is_not_withheld() {
     let server = MockServer::builder().access_ttl(Duration::from_secs(2)).start().unwrap();
     let t = Fixture::at(server).await;

@@ -472,6 +472,9 @@ mod tests {
             assert!(wait <= Duration::from_millis(cap), "{wait:?} of {cap} ms");
             cap = (cap * 2).min(60_000);
         }
+        let waits = (0..50).map(|_| storm.failed_at(now.mono, &tokens, Error::timed_out(), 0));
+        // That all are short by chance happens once in 60^50 times.
+        assert!(waits.filter_map(|error| error.retry_after()).any(|wait| wait > SECOND));
         // What the server asks for is the least of it, "at once" is not believed.
         let told = |storm: &Storm, asked| {
             let error = Error::timed_out().with_retry_after(Some(asked));
