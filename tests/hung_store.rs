@@ -139,6 +139,17 @@ async fn a_person_who_unlocks_the_store_for_a_login_or_a_logout_is_waited_for() 
 }
 
 #[tokio::test]
+async fn a_logout_of_a_login_that_is_known_waits_for_a_person_to_clear_it() {
+    let (server, store) = (MockServer::start(), Locked::new());
+    let session = store.session(&server);
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    store.lock();
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Revoked);
+    assert!(store.memory.load().unwrap().is_none());
+    assert_eq!((store.asked.load(Ordering::SeqCst), store.person.count()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_logout_while_a_login_waits_for_a_person_wins() {
     let (server, store) = (MockServer::start(), Locked::new());
     store.lock();

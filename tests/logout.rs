@@ -621,14 +621,20 @@ async fn a_session_whose_tokens_were_received_in_the_future_is_logged_out_before
 async fn a_logout_whose_clear_fails_is_told_and_revoked_once_however_often_it_is_tried() {
     let t = Fixture::new().await;
     let logouts = Logouts::default();
-    let ask = |call| match call {
-        Call::Clear => Err(StoreError::unavailable("the test does not let it")),
+    let clears = Arc::new(AtomicUsize::new(0));
+    let tried = Arc::clone(&clears);
+    let ask = move |call| match call {
+        Call::Clear => {
+            tried.fetch_add(1, Ordering::SeqCst);
+            Err(StoreError::unavailable("the test does not let it"))
+        }
         _ => Ok(()),
     };
     let store = AskingStore { memory: t.store.clone(), ask };
     let session = builder(&t.server).store(store).on_logout(logouts.hook()).build().unwrap();
-    for _ in 0..2 {
+    for tries in 1..=2 {
         assert!(soon(session.log_out()).await.unwrap_err().is_store());
+        assert_eq!(clears.load(Ordering::SeqCst), tries);
     }
     session.drain().await;
     assert_eq!(logouts.all(), [LogoutReason::Requested]);
