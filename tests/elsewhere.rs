@@ -133,25 +133,30 @@ async fn notes_of_logins_that_ended_long_ago_go_with_the_next_login() {
 /// A program that does not take turns, such as one with another state directory, is not what this
 /// is for; but what it has written is not lost.
 #[tokio::test]
-async fn a_login_that_somebody_has_stored_without_the_lock_is_not_written_over() {
-    let t = User::new();
-    let (session, issued) = t.logged_in().await;
-    t.server.expire_access_tokens();
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
-    soon(held.arrived(1)).await;
-    let apart = builder(&t.server).store(t.vault.clone()).state_dir(t.state.path().join("apart"));
-    let apart = apart.build().unwrap();
-    let theirs = t.server.log_in("bob");
-    apart.log_in(tokens(&theirs)).await.unwrap();
-    held.release();
-    let error = soon(request).await.unwrap().unwrap_err();
-    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::LoggedOutElsewhere));
-    assert!(t.vault.text().unwrap().contains(&theirs.refresh_token));
-    assert_eq!(user(&session, &t.server).await, "bob");
-    session.drain().await;
-    assert!(t.server.family_alive(theirs.family));
-    assert!(t.server.family_alive(issued.family), "nobody has logged her out");
+async fn a_login_that_somebody_has_stored_without_the_lock_is_not_written_over_or_cleared() {
+    for is_refused in [false, true] {
+        let t = User::new();
+        let (session, issued) = t.logged_in().await;
+        if is_refused {
+            t.server.revoke_family(issued.family);
+        } else {
+            t.server.expire_access_tokens();
+        }
+        let held = t.server.hold_answers(Route::Token);
+        let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
+        soon(held.arrived(1)).await;
+        let apart = t.state.path().join("apart");
+        let apart = builder(&t.server).store(t.vault.clone()).state_dir(apart).build().unwrap();
+        let theirs = t.server.log_in("bob");
+        apart.log_in(tokens(&theirs)).await.unwrap();
+        held.release();
+        assert!(found(&soon(request).await.unwrap().unwrap_err()).is_logged_out());
+        assert!(t.vault.text().unwrap().contains(&theirs.refresh_token));
+        assert_eq!(user(&session, &t.server).await, "bob");
+        session.drain().await;
+        assert!(t.server.family_alive(theirs.family));
+        assert_eq!(t.server.family_alive(issued.family), !is_refused, "nobody has revoked it");
+    }
 }
 
 /// A file on a disk that is full at times.
