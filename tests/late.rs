@@ -11,6 +11,7 @@ use reqwest_reauth::{
     LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, TokenResponse, TokenStore,
 };
 use support::steps::{after_a_second, log_in, log_out};
+use support::vault::User;
 use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens};
 
 /// A session on a store whose save number `parked` waits for the test.
@@ -155,4 +156,25 @@ async fn a_session_that_was_logged_out_is_not_brought_back_by_the_undoing_of_a_l
     assert_eq!(t.logouts.all(), [LogoutReason::Requested]);
     let next_start = session(&t.server, t.memory.clone(), &Logouts::default());
     assert!(!next_start.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_save_that_lands_after_a_logout_elsewhere_is_cleared_and_its_tokens_revoked() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    let save = t.vault.park_next(Call::Save);
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    // It is given up, and holds the locks as long as it goes on.
+    let other = support::builder(&t.server).store(t.vault.clone());
+    let other = other.state_dir(t.state.path().join("state")).lock_wait(Duration::from_millis(200));
+    let other = other.build().unwrap();
+    assert_eq!(soon(other.log_out()).await.unwrap(), Revocation::Pending);
+    soon(other.drain()).await;
+    assert!(t.server.family_alive(issued.family));
+    save.open();
+    soon(session.drain()).await;
+    assert!(!t.server.family_alive(issued.family));
+    assert_eq!(t.vault.text(), None);
+    assert_eq!(t.logouts.all(), [LogoutReason::LoggedOutElsewhere]);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mock_server::MockServer;
-use reqwest_reauth::{MemoryStore, Record, Session, StoreError, TokenStore};
+use reqwest_reauth::{MemoryStore, Record, Session, Shared, StoreError, TokenStore};
 use support::{Turnstile, client, endpoint, soon, tokens};
 
 #[derive(Clone)]
@@ -115,6 +115,48 @@ async fn a_directory_that_is_not_safe_fails_a_login_and_a_logout_is_made_up_for(
     soon(session.log_out()).await.unwrap();
     assert!(store.memory.load().unwrap().is_none());
     assert!(!home.session("cli", &store).is_logged_in().await.unwrap());
+}
+
+/// A store beside whose record there is room for a lock, and for no note.
+struct Narrow(Lossy, std::path::PathBuf);
+
+impl TokenStore for Narrow {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.0.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        self.0.save(record)
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.0.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Beside(self.1.clone())
+    }
+
+    fn may_lose(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_could_not_be_noted_is_not_stored() {
+    let (server, directory, lossy) =
+        (MockServer::start(), tempfile::tempdir().unwrap(), Lossy::new("narrow"));
+    // With the lock's ending it is as long as a name may be; with the trace's, longer.
+    let path = directory.path().join("n".repeat(240));
+    let session = support::builder(&server).store(Narrow(lossy.clone(), path)).build().unwrap();
+    let error = session.log_in(tokens(&server.log_in("alice"))).await.unwrap_err();
+    assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+    assert!(lossy.memory.load().unwrap().is_none());
+    assert!(!session.is_logged_in().await.unwrap());
 }
 
 #[tokio::test]

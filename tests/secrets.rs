@@ -95,7 +95,7 @@ async fn nothing_shows_in_the_debug_of_what_holds_secrets() {
         clean("a session", &shown(&session));
         clean("a middleware", &shown(&session.middleware()));
         clean("a client", &shown(&client(&session)));
-        clean("what keeps it alive", &shown(&session.keep_alive()));
+        clean("what keeps it alive", &shown(&session.keep_alive().unwrap()));
         clean("the events", &shown(&session.events()));
         let token = session.access_token().await.unwrap();
         assert_eq!(token.secret(), "canary-access");

@@ -571,3 +571,42 @@ async fn a_store_that_takes_no_tokens_is_tried_more_and_more_rarely() {
         last = next;
     }
 }
+
+#[tokio::test]
+async fn the_end_of_a_program_waits_a_few_seconds_for_a_store_that_takes_no_tokens() {
+    let t = Fickle::new().await;
+    t.server.expire_access_tokens();
+    t.fail(&[Call::Save]);
+    assert_eq!(t.get().await.unwrap(), 200);
+    // Three, and not the sixty of a refresh that is under way.
+    soon(t.session.drain()).await;
+    assert!(t.memory.load().unwrap().is_some());
+}
+
+/// An endpoint of the program's own that brings what no header can carry, and nothing else.
+struct Useless;
+
+#[async_trait]
+impl TokenEndpoint for Useless {
+    fn id(&self) -> String {
+        "useless".to_owned()
+    }
+
+    async fn refresh(&self, _: &Client, _: &RefreshToken) -> Result<TokenResponse, RefreshError> {
+        Ok(TokenResponse::new("no\nheader"))
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_brings_nothing_of_use_changes_nothing() {
+    let memory = MemoryStore::new();
+    let builder = Session::builder("test", Useless).origin("https://api.example.com");
+    let session = builder.store(memory.clone()).build().unwrap();
+    session.log_in(TokenResponse::new("at").refresh_token("rt")).await.unwrap();
+    let before = memory.load().unwrap().unwrap();
+    let token = session.access_token().await.unwrap();
+    let error = soon(session.refused(&token)).await.unwrap_err();
+    assert!(error.is_transient() && !error.is_store(), "{error:?}");
+    assert_eq!(memory.load().unwrap().unwrap().as_bytes(), before.as_bytes());
+    assert_eq!(session.status().await.unwrap().refreshes(), 0);
+}

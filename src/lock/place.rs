@@ -255,6 +255,7 @@ mod tests {
         let error = place.file("trace").unwrap_err().to_string();
         assert!(error.contains("can be written to by others (mode 720)"), "{error}");
         assert!(error.contains(&inner.display().to_string()) && error.contains(".state_dir("));
+        assert_eq!(place.file_if_any("trace").unwrap_err().to_string(), error);
     }
 
     #[cfg(unix)]

@@ -384,6 +384,22 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_put_to_the_test_once_for_each_token_that_the_origin_has_accepted() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.refused_at(now.mono, &born(now), place("/a"));
+        let accepted = old(now);
+        let withheld = |tokens: &Tokens| storm.withheld_at(now.mono, tokens, Some(place("/b")));
+        assert_eq!(withheld(&accepted), Some(10 * SECOND));
+        accepted.set_accepted_by(0);
+        assert_eq!(withheld(&accepted), None);
+        storm.refreshes_at(now.mono, &accepted, Some(place("/b")));
+        assert_eq!(withheld(&accepted), Some(10 * SECOND));
+        let next = Tokens { generation: 2, ..old(now) };
+        next.set_accepted_by(0);
+        assert_eq!(withheld(&next), None);
+    }
+
+    #[test]
     fn a_refused_replay_of_an_old_token_is_not_remembered() {
         let (storm, now) = (storm(), Moment::now());
         storm.refused_at((later(now, 10 * SECOND)).mono, &born(now), place("/a"));
