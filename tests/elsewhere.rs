@@ -151,9 +151,9 @@ async fn a_login_that_somebody_has_stored_without_the_lock_is_not_written_over_o
         apart.log_in(tokens(&theirs)).await.unwrap();
         held.release();
         assert!(found(&soon(request).await.unwrap().unwrap_err()).is_logged_out());
-        assert!(t.vault.text().unwrap().contains(&theirs.refresh_token));
         assert_eq!(user(&session, &t.server).await, "bob");
         session.drain().await;
+        assert!(t.vault.text().unwrap().contains(&theirs.refresh_token));
         assert!(t.server.family_alive(theirs.family));
         assert_eq!(t.server.family_alive(issued.family), !is_refused, "nobody has revoked it");
     }
