@@ -204,7 +204,9 @@ async fn a_logout_elsewhere_while_tokens_are_unsaved_revokes_them() {
     while !matches!(soon(events.next()).await, Some(Event::PersistFailed(_))) {}
 
     let other = builder(&server).store(file.clone()).lock_wait(Duration::from_millis(200));
-    assert_eq!(soon(other.build().unwrap().log_out()).await.unwrap(), Revocation::Pending);
+    let logout = soon(other.build().unwrap().log_out()).await.unwrap();
+    // The locks are not to be had, unless the next try to save has seen the note and left them.
+    assert!(matches!(logout, Revocation::Pending | Revocation::Nothing), "{logout:?}");
     while !matches!(soon(events.next()).await, Some(Event::LoggedOut(_))) {}
     soon(session.drain()).await;
     assert_eq!(logouts.all(), [LogoutReason::LoggedOutElsewhere]);
