@@ -244,9 +244,12 @@ async fn while_the_store_has_not_taken_what_was_kept_no_token_is_sent() {
     assert_eq!(t.server.counters().token_requests, 1);
     save.open();
     soon(session.drain()).await;
-    while t.get(&session).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    soon(async {
+        while t.get(&session).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
     let counters = t.server.counters();
     assert_eq!((counters.token_requests, counters.reuses), (2, 0));
 }

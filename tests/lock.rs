@@ -99,6 +99,17 @@ async fn while_the_lock_is_held_a_valid_token_is_served_and_no_other_is_fetched(
 }
 
 #[tokio::test]
+async fn to_read_the_store_no_lock_is_needed() {
+    let home = Home::new(MockServer::start());
+    drop(home.logged_in().await);
+    let held = File::open(home.lock()).unwrap();
+    held.lock().unwrap();
+    let begun = Instant::now();
+    assert!(home.patient().is_logged_in().await.unwrap());
+    assert!(begun.elapsed() < Duration::from_secs(5), "a logout would wait that long");
+}
+
+#[tokio::test]
 async fn a_lock_that_cannot_be_used_is_told_before_anything_is_sent() {
     let home = Home::new(MockServer::start());
     let session = home.logged_in().await;

@@ -233,7 +233,7 @@ async fn a_logout_in_another_program_ends_a_question_that_is_open() {
     let first = get();
     let mut question = person.asked().await;
     t.program().log_out().await.unwrap();
-    // The store is read again after a second, at the next 401.
+    // The store is read again after a second: by the next 401, if the question is not quicker.
     after_a_second().await;
     let second = get();
     soon(question.closed()).await;
@@ -279,8 +279,10 @@ async fn where_the_store_cannot_be_read_just_then_an_answer_replaces_no_other_lo
     t.vault.fail_next(Call::Load);
     save.open();
     soon(login).await.unwrap().unwrap();
-    // With the other's tokens, or as the look has failed: not with its own.
-    let _ = soon(request).await.unwrap();
+    // The look before its tokens are stored has failed; they are asked for again.
+    let error = soon(request).await.unwrap().unwrap_err();
+    let chain = format!("{:#}", anyhow::Error::new(error));
+    assert!(chain.ends_with("the test has locked it"), "{chain}");
     soon(session.drain()).await;
     assert!(t.vault.text().unwrap().contains(&first.refresh_token));
     assert_eq!(soon(who(&t, &session)).await.unwrap(), "alice");

@@ -645,9 +645,9 @@ async fn a_logout_whose_clear_fails_is_told_and_revoked_once_however_often_it_is
 #[tokio::test]
 async fn what_cannot_be_read_for_now_is_cleared_later_and_what_is_damaged_at_once() {
     type Broken = fn() -> StoreError;
-    let hung: Broken = || StoreError::unavailable("the test has hung it");
+    let locked: Broken = || StoreError::locked("the test has locked it");
     let damaged: Broken = || StoreError::corrupt("the test has damaged it");
-    for (broken, is_for_now) in [(Some(hung), true), (Some(damaged), false), (None, false)] {
+    for (broken, is_for_now) in [(Some(locked), true), (Some(damaged), false), (None, false)] {
         let (server, memory) = (MockServer::start(), MemoryStore::new());
         let fails = Arc::new(AtomicBool::new(false));
         let ask = {
@@ -716,4 +716,21 @@ async fn without_a_client_to_send_it_with_a_refresh_fails_and_a_logout_is_local(
     assert_eq!(soon(t.session.log_out()).await.unwrap(), Revocation::Failed);
     assert!(t.record().is_none());
     assert_eq!(t.server.counters().token_requests, 0);
+}
+
+/// Times in the store are in milliseconds, and the end of a logout is not.
+#[tokio::test]
+async fn a_login_right_after_a_logout_stays_though_both_have_the_same_time() {
+    let server = MockServer::start();
+    for _ in 0..50 {
+        let store = MemoryStore::new();
+        let session = builder(&server).store(store.clone()).build().unwrap();
+        let issued = tokens(&server.log_in("alice"));
+        let (logout, login) =
+            soon(async { tokio::join!(session.log_out(), session.log_in(issued)) }).await;
+        logout.unwrap();
+        session.drain().await;
+        assert_eq!(store.load().unwrap().is_some(), login.is_ok(), "{login:?}");
+        assert_eq!(session.is_logged_in().await.unwrap(), login.is_ok());
+    }
 }

@@ -150,7 +150,7 @@ impl TokenStore for Narrow {
 async fn a_login_that_could_not_be_noted_is_not_stored() {
     let (server, directory, lossy) =
         (MockServer::start(), tempfile::tempdir().unwrap(), Lossy::new("narrow"));
-    // With the lock's ending it is as long as a name may be; with the trace's, longer.
+    // With the lock's ending it is short enough for a name; with that of a new trace, too long.
     let path = directory.path().join("n".repeat(240));
     let session = support::builder(&server).store(Narrow(lossy.clone(), path)).build().unwrap();
     let error = session.log_in(tokens(&server.log_in("alice"))).await.unwrap_err();

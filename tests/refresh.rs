@@ -95,7 +95,7 @@ async fn a_late_401_on_an_older_token_is_replayed_with_the_current_one_without_a
     assert_eq!(t.server.counters().token_requests, 2);
     let sent = [t.issued.access_token.as_str(), current.secret()];
     assert_eq!(access_tokens_sent(&t.server), sent);
-    assert_eq!(t.session.metrics().adoptions, 0, "nor was the store asked");
+    assert_eq!(t.session.metrics().adoptions, 0, "nor was it found in the store");
 }
 
 #[tokio::test]

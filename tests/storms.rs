@@ -603,11 +603,14 @@ async fn ids_in_paths_are_refreshed_though_another_endpoint_always_answers_401()
 async fn a_late_401_where_a_new_token_was_refused_is_replayed_with_the_new_one() {
     let t = Fixture::new().await;
     t.server.refuse_path("/api/always");
-    t.server.on_next(Route::Api, 1, Fault::Delay(Duration::from_secs(1)));
+    t.server.on_next(Route::Api, 1, Fault::Delay(Duration::from_secs(5)));
     let late = tokio::spawn(t.client.get(t.server.api_url("always")).send());
-    while t.server.counters().api_requests < 1 {
-        tokio::task::yield_now().await;
-    }
+    soon(async {
+        while t.server.counters().api_requests < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     assert_eq!(soon(t.get("always")).await.unwrap(), 401);
     assert_eq!(t.server.requests(Route::Api)[0].status, None, "it is on its way");
     let response = soon(late).await.unwrap().unwrap();

@@ -180,6 +180,7 @@ async fn tokens_that_could_be_stored_only_later_are_traced_both_times() {
 
 #[tokio::test]
 async fn tokens_that_are_safe_in_the_journal_alone_are_traced() {
+    // From here on there is a log.
     drop(named("nobody in particular").await);
     let (user, vault) = (support::vault::User::new(), support::vault::Vault::default());
     let t = Fixture::with(MockServer::start(), |builder| {

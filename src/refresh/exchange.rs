@@ -138,6 +138,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_two_failures_that_weigh_the_same_the_earlier_one_is_told() {
+        let failed = |message: &'static str| Err(RefreshError::no_answer(message));
+        for (one, other, earlier) in [(1, 2, "first"), (2, 1, "second")] {
+            let (first, second) = (answer(one, failed("first")), answer(other, failed("second")));
+            let (answer, _) = either(pin!(first), pin!(second)).await;
+            assert_eq!(answer.unwrap_err().to_string(), earlier);
+        }
+    }
+
+    #[tokio::test]
     async fn what_was_answered_just_in_time_is_not_sent_again() {
         let rejected = answer(0, Err(RefreshError::rejected("invalid_grant")));
         let never = async { unreachable!("it must not be sent") };

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logout_of_nobody_knows_whom_covers_that_login_alone_once_it_is_known() {
+    fn a_logout_of_an_unknown_login_covers_that_one_alone_once_it_is_known() {
         let state = State::new();
         let _ = state.log_out(SystemTime::now() + std::time::Duration::from_secs(60));
         let covers = |login| match &state.now().phase {

@@ -363,13 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_a_hook_but_in_a_hook_for_itself() {
+    fn the_end_waits_for_a_hook_and_in_a_hook_not_for_itself() {
         let thread = SessionThread::new();
         let (go_on, held) = mpsc::channel::<()>();
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
         thread.hook(move || {
             let _ = held.recv();
+            thread::sleep(Duration::from_millis(50));
             end.store(true, Ordering::SeqCst);
         });
         let now = Instant::now();
@@ -402,6 +403,10 @@ mod tests {
         let thread = SessionThread::new();
         thread.drain().await;
         assert!(thread.running().is_none());
-        assert_ne!(thread.id(), SessionThread::new().id());
+    }
+
+    #[test]
+    fn sessions_are_told_apart() {
+        assert_ne!(SessionThread::new().id(), SessionThread::new().id());
     }
 }
