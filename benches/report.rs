@@ -158,7 +158,7 @@ const PANELS: [Panel; 7] = [
         of: "a refresh that fails",
         column: "token requests",
         title: "A refresh that fails, 50 wait",
-        unit: "token requests",
+        unit: "× asked for a token",
     },
     Panel {
         of: "20 expiries",
