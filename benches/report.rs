@@ -34,7 +34,7 @@ fn document(sheets: &[Sheet]) -> String {
         let mut title = sheet.title.clone();
         title[..1].make_ascii_uppercase();
         let _ = write!(text, "\n## {title}\n\n");
-        table(&mut text, &[&[sheet.columns.clone()], &sheet.rows[..]].concat());
+        table(&mut text, &[std::slice::from_ref(&sheet.columns), &sheet.rows].concat());
         for claim in &sheet.claims {
             let verdict = if claim.is_met { "met" } else { "**not met**" };
             let _ = write!(text, "\nGoal: {}: {verdict}, by {}.\n", claim.goal, claim.figure);
