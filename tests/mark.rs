@@ -4,13 +4,13 @@
 mod support;
 
 use mock_server::{Fault, MockServer, Route};
-use reqwest_reauth::LogoutReason;
+use reqwest_reauth::{LogoutReason, Session};
 use support::steps::after_a_second;
 use support::vault::User;
-use support::{Call, client, found, soon, tokens};
+use support::{Call, found, soon, tokens};
 
 /// The answer to a refresh and the one to its repetition are lost.
-async fn lose_an_answer(t: &User) -> reqwest_reauth::Session {
+async fn lose_an_answer(t: &User) -> Session {
     let (session, _) = t.logged_in().await;
     t.server.expire_access_tokens();
     t.server.on_next(Route::Token, 2, Fault::DropAfter);
@@ -170,27 +170,29 @@ async fn programs_that_wait_for_a_refresh_that_fails_fail_with_it_and_wait_as_lo
     assert!(status.to_string().contains("refreshes that failed in a row: 1, "), "{status}");
 }
 
-/// From now on the directory of notes reads as an empty one, and takes nothing.
+/// A request whose refresh token the server refuses, while the directory of notes reads as an empty
+/// one and takes nothing, and these calls to the store fail.
 #[cfg(unix)]
-fn lose_the_notes(t: &User) {
+async fn refused_unnoted(t: &User, fails: &[Call]) -> (Session, reqwest_middleware::Error) {
+    let (session, issued) = t.logged_in().await;
+    t.server.revoke_family(issued.family);
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(support::client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
     let state = t.state.path().join("state");
     std::fs::rename(&state, t.state.path().join("away")).unwrap();
     std::os::unix::fs::symlink("nowhere", &state).unwrap();
+    t.vault.fail(fails);
+    held.release();
+    let error = soon(request).await.unwrap().unwrap_err();
+    (session, error)
 }
 
 #[cfg(unix)]
 #[tokio::test]
 async fn what_the_server_has_refused_is_over_though_that_can_be_noted_nowhere() {
     let t = User::new();
-    let (session, issued) = t.logged_in().await;
-    t.server.revoke_family(issued.family);
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
-    lose_the_notes(&t);
-    t.vault.fail(&[Call::Clear]);
-    held.release();
-    let error = soon(request).await.unwrap().unwrap_err();
+    let (session, error) = refused_unnoted(&t, &[Call::Clear]).await;
     assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
     assert!(t.vault.text().is_some());
     // The store is read again after a second.
@@ -207,15 +209,7 @@ async fn what_the_server_has_refused_is_over_though_that_can_be_noted_nowhere() 
 #[tokio::test]
 async fn what_the_server_has_refused_is_not_sent_again_though_nothing_could_be_noted_or_read() {
     let t = User::new();
-    let (session, issued) = t.logged_in().await;
-    t.server.revoke_family(issued.family);
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
-    lose_the_notes(&t);
-    t.vault.fail(&[Call::Load]);
-    held.release();
-    let error = soon(request).await.unwrap().unwrap_err();
+    let (session, error) = refused_unnoted(&t, &[Call::Load]).await;
     assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
     // All is as it was, but for what this program knows.
     let state = t.state.path().join("state");

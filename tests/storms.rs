@@ -603,16 +603,13 @@ async fn ids_in_paths_are_refreshed_though_another_endpoint_always_answers_401()
 async fn a_late_401_where_a_new_token_was_refused_is_replayed_with_the_new_one() {
     let t = Fixture::new().await;
     t.server.refuse_path("/api/always");
-    t.server.on_next(Route::Api, 1, Fault::Delay(Duration::from_secs(5)));
-    let late = tokio::spawn(t.client.get(t.server.api_url("always")).send());
-    soon(async {
-        while t.server.counters().api_requests < 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    let answer = Park::after(0);
+    let stack = ClientBuilder::new(reqwest::Client::new()).with(t.session.middleware());
+    let parking = stack.with(answer.clone()).build();
+    let late = tokio::spawn(parking.get(t.server.api_url("always")).send());
+    soon(answer.parked.notified()).await;
     assert_eq!(soon(t.get("always")).await.unwrap(), 401);
-    assert_eq!(t.server.requests(Route::Api)[0].status, None, "it is on its way");
+    answer.open.notify_one();
     let response = soon(late).await.unwrap().unwrap();
     assert_eq!(response.status(), 401);
     assert!(response.extensions().get::<RefreshWithheld>().is_none());
