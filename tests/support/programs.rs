@@ -4,20 +4,29 @@ use std::env::consts::EXE_EXTENSION;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-/// The example of that name, built by cargo with the same target directory as this test.
+/// The example of that name, built by cargo as this test was: with its target directory, profile and
+/// features, so that there is nothing to do where it is there already.
 pub fn build(example: &str) -> PathBuf {
     // …/debug/deps/processes-… → …/debug/examples/ctrl_c
     let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let program = profile.join("examples").join(example).with_extension(EXE_EXTENSION);
+    let directory = test.ancestors().nth(2).unwrap();
+    let program = directory.join("examples").join(example).with_extension(EXE_EXTENSION);
     // Under Wine there is no cargo: tests/wine/run has built it.
     if cfg!(windows) && env!("CARGO").starts_with('/') {
         assert!(program.exists(), "tests/wine/run builds the example {example}");
         return program;
     }
+    let profile = match directory.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let compiled = [("default", cfg!(feature = "keychain")), ("login", cfg!(feature = "login"))];
+    let features = compiled.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--example", example, "--target-dir"])
-        .arg(profile.parent().unwrap())
+        .args(["build", "--quiet", "--locked", "--example", example, "--profile", profile])
+        .args(["--no-default-features", "--features", &features.collect::<Vec<_>>().join(",")])
+        .arg("--target-dir")
+        .arg(directory.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status();
     assert!(status.unwrap().success(), "the example {example} could not be built");
