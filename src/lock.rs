@@ -44,6 +44,11 @@ impl ProcessLock {
         Self { place, limit, store }
     }
 
+    /// How long it is waited for at most.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Its file, where there is one.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         self.place.as_ref()?.path(KIND).ok()

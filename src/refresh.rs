@@ -72,7 +72,7 @@ async fn attempt(
     asked: SystemTime,
 ) -> Result<Refreshed, Error> {
     step("waiting");
-    let mut locked = Locked::wait(core, LOCK_WAIT).await?;
+    let mut locked = Locked::wait_in_line(core).await?;
     step("locked");
     match refresh(core, &mut locked, refused, asked).await {
         Ok(Committed::Saved(tokens)) => {

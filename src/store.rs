@@ -31,9 +31,9 @@ use std::time::Duration;
 /// Keeps the record of one session.
 ///
 /// The methods may block: they run on a thread that the session keeps for its store. A call that
-/// takes longer than 3 seconds is given up by the session, which goes on with a transient error.
-/// The call itself goes on; while it is a write, no other call starts, and beside a `load` that
-/// hangs, later calls run on another thread.
+/// takes longer than [3 seconds](crate::SessionBuilder::store_wait) is given up by the session,
+/// which goes on with a transient error. The call itself goes on; while it is a write, no other
+/// call starts, and beside a `load` that hangs, later calls run on another thread.
 pub trait TokenStore: Send + Sync + 'static {
     /// Names the store for people, for instance `the file /home/me/.config/tokens.json`.
     fn describe(&self) -> String;
@@ -83,7 +83,8 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Whether a call that takes long waits for a person, who is asked to unlock the store. Asked
     /// on another thread while the call goes on; then the session waits for up to 2 minutes
-    /// instead of 3 seconds, where it is not in the middle of a refresh. Default: no.
+    /// [more](crate::SessionBuilder::store_wait), where it is not in the middle of a refresh.
+    /// Default: no.
     fn asks_a_person(&self) -> bool {
         false
     }
@@ -159,7 +160,7 @@ impl StoreError {
     pub(crate) fn no_answer(limit: Duration) -> Self {
         let message = format!(
             "no answer within {} seconds: is it hung, or waiting for somebody?",
-            limit.as_secs()
+            limit.as_secs_f64()
         );
         Self::new(Kind::NoAnswer, message)
     }

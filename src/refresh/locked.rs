@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::lock::Held;
-use crate::refresh::{client, within};
+use crate::refresh::{LOCK_WAIT, client, within};
 use crate::session::{Core, Entered, step};
 use crate::store::{Before, Kept, LateWrite, StoreError};
 use crate::token::{LoginId, Tokens};
@@ -67,6 +67,12 @@ pub(crate) enum Undo {
 }
 
 impl Locked {
+    /// Waits for the turn of a refresh or a login, as long as the program allows.
+    pub(crate) async fn wait_in_line(core: &Core) -> Result<Self, Error> {
+        // Whoever in this program has the gate may be as long.
+        Self::wait(core, core.lock.limit().max(LOCK_WAIT)).await
+    }
+
     pub(crate) async fn wait(core: &Core, limit: Duration) -> Result<Self, Error> {
         // Where the store holds everything up, that is the news, and long waits are pointless.
         let limit = if core.trouble().is_some() { limit.min(TROUBLE_WAIT) } else { limit };
@@ -192,7 +198,29 @@ const TROUBLE_WAIT: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::OAuth2Endpoint;
+    use crate::session::Session;
+    use crate::store::FileStore;
     use crate::token::{Birth, Identity, Moment, TokenResponse};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_waited_for_as_long_as_the_program_was_told_and_no_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let session = |lock_wait| {
+            let endpoint = OAuth2Endpoint::new("https://id.example/token", "test");
+            let builder = Session::builder("test", endpoint).origin("https://api.example");
+            let builder = builder.store(FileStore::new(directory.path().join("tokens")));
+            builder.lock_wait(lock_wait).build().unwrap()
+        };
+        let other = session(LOCK_WAIT);
+        let _held = other.core().lock.acquire(LOCK_WAIT).await.unwrap();
+        for lock_wait in [1, 300].map(Duration::from_secs) {
+            let begun = tokio::time::Instant::now();
+            let error = Locked::wait_in_line(session(lock_wait).core()).await.err().unwrap();
+            assert!(error.is_transient(), "{error:?}");
+            assert_eq!(begun.elapsed().as_secs(), lock_wait.as_secs());
+        }
+    }
 
     #[test]
     fn what_was_never_sent_is_no_answer_and_any_other_breaks_the_row() {

@@ -42,6 +42,7 @@ pub struct SessionBuilder {
     token_client: Option<TokenClient>,
     unauthorized: Option<Unauthorized>,
     lock_wait: Duration,
+    store_wait: Duration,
     min_refresh_interval: Duration,
 }
 
@@ -61,6 +62,7 @@ impl SessionBuilder {
             token_client: None,
             unauthorized: None,
             lock_wait: LOCK_WAIT,
+            store_wait: STORE_WAIT,
             min_refresh_interval: MIN_REFRESH_INTERVAL,
         }
     }
@@ -218,6 +220,17 @@ impl SessionBuilder {
         self
     }
 
+    /// How long one call of the [store](Self::store) may take. Then what needed it fails as
+    /// [transient](Error::is_transient), unless the store [says](TokenStore::asks_a_person) that
+    /// a person is unlocking it. Default: 3 seconds. A store that is slow by its nature, such as
+    /// one in the network, wants more, and then [`lock_wait`](Self::lock_wait) more as well: a
+    /// refresh makes several calls while others wait for their turn. The end of a program then
+    /// waits longer, too, for a refresh that was sent.
+    pub fn store_wait(mut self, limit: Duration) -> Self {
+        self.store_wait = limit;
+        self
+    }
+
     /// How soon after a refresh a 401, from an origin that never accepted the new token, may lead
     /// to another one. Default: 10 seconds.
     pub fn min_refresh_interval(mut self, interval: Duration) -> Self {
@@ -270,9 +283,9 @@ impl SessionBuilder {
             unauthorized: self.unauthorized,
             pin: Pin(self.endpoint.id()),
             endpoint: self.endpoint,
-            store: StoreThread::new(Kept::new(store, notes, journaled)),
+            store: StoreThread::new(Kept::new(store, notes, journaled), self.store_wait),
             state: State::new(),
-            thread: SessionThread::new(),
+            thread: SessionThread::new(self.store_wait),
             gate: Arc::default(),
             lock,
             refreshing: SingleFlight::new(),
@@ -314,6 +327,10 @@ fn default_store(_service: &str, _account: &str) -> Result<Arc<dyn TokenStore>, 
          the feature `keychain` on",
     ))
 }
+
+/// A keychain answers in milliseconds; one that is waited for longer than this is hung, and a
+/// person at a terminal would rather know.
+const STORE_WAIT: Duration = Duration::from_secs(3);
 
 /// Servers that check tokens against a cache need seconds to learn of a new one; a loop of
 /// refreshes must not be faster than that.

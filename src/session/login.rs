@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::lock::digest;
-use crate::refresh::{JournalKey, LOCK_WAIT, Locked, Undo};
+use crate::refresh::{JournalKey, Locked, Undo};
 use crate::session::Core;
 use crate::store::{Before, Kept, Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
@@ -44,7 +44,7 @@ impl Core {
     async fn try_log_in(self: &Arc<Self>, attempt: &Attempt) -> Result<bool, Error> {
         let login = LoginId::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
-        let mut locked = Locked::wait(self, LOCK_WAIT).await?;
+        let mut locked = Locked::wait_in_line(self).await?;
         {
             let mut unborn = self.unborn();
             unborn.push_back(login.clone());

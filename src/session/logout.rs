@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{self, Locked, Undo, within};
+use crate::refresh::{Locked, Undo, within};
 use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
@@ -162,7 +162,7 @@ impl Core {
         // Where no thread can be had, the session is closing.
         let _ = self.thread.spawn(async move {
             let _entered = entered;
-            if let Ok(locked) = Locked::wait(&core, refresh::LOCK_WAIT).await {
+            if let Ok(locked) = Locked::wait_in_line(&core).await {
                 locked.leave(&core).await;
             }
         });

@@ -30,8 +30,11 @@ struct Running {
 }
 
 impl SessionThread {
-    pub(crate) fn new() -> Self {
-        Self { running: Mutex::new(None), work: Arc::default() }
+    /// For a session whose store may take as long as `store_wait` for each call.
+    pub(crate) fn new(store_wait: Duration) -> Self {
+        let state = WorkState { bounds: Bounds::of(store_wait), ..WorkState::default() };
+        let work = Work { state: Mutex::new(state), ..Work::default() };
+        Self { running: Mutex::new(None), work: Arc::new(work) }
     }
 
     /// Runs `future` on the thread, to its end even if the caller is dropped. Its panic is an
@@ -162,11 +165,14 @@ impl SessionThread {
         ROLE.get() == Role::Login(self.id())
     }
 
-    /// Waits until nothing is going on that must not be interrupted, [`DRAIN`] at most. From a
+    /// Waits until nothing is going on that must not be interrupted, within [`Bounds`]. From a
     /// hook it waits for everything but hooks; on the session's own thread, for nothing.
     pub(crate) async fn drain(&self) {
         let in_hook = ROLE.get() == Role::Hook(self.id());
-        let wait = self.work.lock().wait_at(Instant::now(), in_hook);
+        let (wait, bounds) = {
+            let state = self.work.lock();
+            (state.wait_at(Instant::now(), in_hook), state.bounds)
+        };
         if wait.is_none() || ROLE.get() == Role::Session(self.id()) {
             return;
         }
@@ -181,18 +187,18 @@ impl SessionThread {
             }
         };
         // On the session's thread: the caller's runtime may have no clock, or a paused one.
-        let _ = self.run(async { Ok(tokio::time::timeout(DRAIN, quiet).await) }).await;
+        let _ = self.run(async move { Ok(tokio::time::timeout(bounds.drain, quiet).await) }).await;
     }
 
-    /// Lets nothing begin any more, waits for what was begun, and stops the thread. Blocks for
-    /// [`DRAIN`] at most; not for hooks where a hook drops the last handle, and for nothing where
-    /// the thread itself does.
+    /// Lets nothing begin any more, waits for what was begun, and stops the thread. Blocks within
+    /// [`Bounds`]; not for hooks where a hook drops the last handle, and for nothing where the
+    /// thread itself does.
     pub(crate) fn close(&self) {
         let mut state = self.work.lock();
         state.closing = true;
         if ROLE.get() != Role::Session(self.id()) {
             let in_hook = ROLE.get() == Role::Hook(self.id());
-            let end = Instant::now() + DRAIN;
+            let end = Instant::now() + state.bounds.drain;
             loop {
                 let now = Instant::now();
                 let (left, wait) =
@@ -265,11 +271,11 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// From now on the end of the program waits only [`UNSAVED`] longer for it: the exchange is
-    /// over, and what is left may take for ever.
+    /// From now on the end of the program waits only for one more call to the store: the exchange
+    /// is over, and what is left may take for ever.
     pub(crate) fn give_up_soon(&self) {
-        let end = Instant::now() + UNSAVED;
         self.work.leave(|state| {
+            let end = Instant::now() + state.bounds.unsaved;
             let mine = state.entered.iter_mut().filter(|(number, _)| *number == self.number);
             mine.for_each(|(_, until)| *until = Some(end));
         });
@@ -291,6 +297,7 @@ struct Work {
 
 #[derive(Default)]
 struct WorkState {
+    bounds: Bounds,
     closing: bool,
     count: u64,
     /// What is going on, by number, and until when it is waited for at most.
@@ -301,9 +308,25 @@ struct WorkState {
 impl WorkState {
     /// How long to wait before looking again; `None` once there is nothing to wait for.
     fn wait_at(&self, now: Instant, in_hook: bool) -> Option<Duration> {
-        let ends = self.entered.iter().map(|(_, until)| until.unwrap_or(now + DRAIN));
-        let hooks = (self.hooks > 0 && !in_hook).then_some(now + DRAIN);
+        let ends = self.entered.iter().map(|(_, until)| until.unwrap_or(now + self.bounds.drain));
+        let hooks = (self.hooks > 0 && !in_hook).then_some(now + self.bounds.drain);
         ends.chain(hooks).filter(|end| *end > now).min().map(|end| end - now)
+    }
+}
+
+/// How long the end of a program waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bounds {
+    /// What a refresh can take once it was sent, or a hook.
+    drain: Duration,
+    /// A store that has refused the new tokens gets one more try before the program may end.
+    unsaved: Duration,
+}
+
+impl Bounds {
+    fn of(store_wait: Duration) -> Self {
+        let drain = BESIDE_THE_STORE.saturating_add(store_wait.saturating_mul(STORE_CALLS));
+        Self { drain: drain.min(END_OF_PATIENCE), unsaved: store_wait.min(END_OF_PATIENCE) }
     }
 }
 
@@ -332,12 +355,13 @@ thread_local! {
     static ROLE: Cell<Role> = const { Cell::new(Role::Elsewhere) };
 }
 
-/// What a refresh can take once it was sent: the exchange (30 s), its replay (10 s), four calls
-/// to the store (3 s each), a revocation (5 s), and a little.
-const DRAIN: Duration = Duration::from_secs(60);
+/// What a refresh can take once it was sent: the exchange (30 s), its replay (10 s), a revocation
+/// (5 s), and a little; and so many calls to the store.
+const BESIDE_THE_STORE: Duration = Duration::from_secs(48);
+const STORE_CALLS: u32 = 4;
 
-/// A store that has refused the new tokens gets one more try before the program may end.
-const UNSAVED: Duration = Duration::from_secs(3);
+/// Nobody waits longer for a program to end, whatever it was told of its store.
+const END_OF_PATIENCE: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
@@ -347,15 +371,16 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_each_work_and_only_a_little_for_what_was_given_up() {
-        let thread = SessionThread::new();
+        let thread = SessionThread::new(STORE_WAIT);
         let now = Instant::now();
         let wait = || thread.work.lock().wait_at(now, false);
         assert_eq!(wait(), None);
         let (first, second) = (thread.enter().unwrap(), thread.enter().unwrap());
         drop(first);
-        assert_eq!(wait(), Some(DRAIN));
+        assert_eq!(wait(), Some(A_MINUTE));
         second.give_up_soon();
-        assert!(wait().unwrap() < DRAIN && wait().unwrap() >= UNSAVED);
+        let left = wait().unwrap();
+        assert!(left < A_MINUTE && left >= STORE_WAIT, "{left:?}");
         drop(second);
         assert_eq!(wait(), None);
         let given_up = WorkState { entered: vec![(1, Some(now))], ..WorkState::default() };
@@ -363,8 +388,24 @@ mod tests {
     }
 
     #[test]
+    fn the_end_waits_longer_for_a_slow_store_but_not_for_ever() {
+        let waits = |store_wait| {
+            let thread = SessionThread::new(store_wait);
+            let now = Instant::now();
+            let work = thread.enter().unwrap();
+            let wait = || thread.work.lock().wait_at(now, false).unwrap();
+            let drain = wait();
+            work.give_up_soon();
+            assert!(wait() >= store_wait.min(END_OF_PATIENCE));
+            drain
+        };
+        assert_eq!(waits(Duration::from_secs(30)), Duration::from_secs(168));
+        assert_eq!(waits(Duration::MAX), END_OF_PATIENCE);
+    }
+
+    #[test]
     fn the_end_waits_for_a_hook_and_in_a_hook_not_for_itself() {
-        let thread = SessionThread::new();
+        let thread = SessionThread::new(STORE_WAIT);
         let (go_on, held) = mpsc::channel::<()>();
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
@@ -374,7 +415,7 @@ mod tests {
             end.store(true, Ordering::SeqCst);
         });
         let now = Instant::now();
-        assert_eq!(thread.work.lock().wait_at(now, false), Some(DRAIN));
+        assert_eq!(thread.work.lock().wait_at(now, false), Some(A_MINUTE));
         assert_eq!(thread.work.lock().wait_at(now, true), None);
         drop(go_on);
         thread.close();
@@ -383,7 +424,7 @@ mod tests {
 
     #[test]
     fn closing_waits_for_work_and_lets_none_begin() {
-        let thread = SessionThread::new();
+        let thread = SessionThread::new(STORE_WAIT);
         let work = thread.enter().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
@@ -400,13 +441,16 @@ mod tests {
 
     #[tokio::test]
     async fn where_nothing_is_going_on_nothing_is_started_to_wait_for_it() {
-        let thread = SessionThread::new();
+        let thread = SessionThread::new(STORE_WAIT);
         thread.drain().await;
         assert!(thread.running().is_none());
     }
 
     #[test]
     fn sessions_are_told_apart() {
-        assert_ne!(SessionThread::new().id(), SessionThread::new().id());
+        assert_ne!(SessionThread::new(STORE_WAIT).id(), SessionThread::new(STORE_WAIT).id());
     }
+
+    const STORE_WAIT: Duration = Duration::from_secs(3);
+    const A_MINUTE: Duration = Duration::from_secs(60);
 }

@@ -14,11 +14,13 @@ use crate::error::Error;
 use crate::refresh::within;
 use crate::store::{Kept, StoreError};
 
-/// Runs a store's methods on a thread of its own, each within [`STORE_CALL`].
+/// Runs a store's methods on a thread of its own, each within a limit.
 ///
 /// Not `spawn_blocking`: a call that hangs there would hang the runtime's shutdown too.
 pub(crate) struct StoreThread {
     store: Arc<Kept>,
+    /// How long a call may take.
+    limit: Duration,
     worker: Mutex<Worker>,
     /// Threads that were left alone with a read that hangs.
     left_alone: Arc<AtomicUsize>,
@@ -61,9 +63,10 @@ impl fmt::Debug for LateWrite {
 }
 
 impl StoreThread {
-    pub(crate) fn new(store: Kept) -> Self {
+    pub(crate) fn new(store: Kept, limit: Duration) -> Self {
         Self {
             store: Arc::new(store),
+            limit,
             worker: Mutex::default(),
             left_alone: Arc::default(),
             asking: Arc::default(),
@@ -139,10 +142,10 @@ impl StoreThread {
             let _ = reply.send(call(&store));
         });
         let result = match started {
-            Ok(_) => match within(STORE_CALL, answer).await {
+            Ok(_) => match within(self.limit, answer).await {
                 Some(Ok(result)) => result,
                 Some(Err(_)) => Err(StoreError::unavailable("the thread for its notes is gone")),
-                None => Err(StoreError::no_answer(STORE_CALL)),
+                None => Err(StoreError::no_answer(self.limit)),
             },
             Err(e) => Err(StoreError::unavailable("could not start a thread").with_source(e)),
         };
@@ -213,7 +216,7 @@ impl StoreThread {
         let failed = |error| Error::store(&self.describe(), error);
         let ended = |error| GivenUp { error: failed(error), running: None };
         self.send(job).map_err(ended)?;
-        let mut limit = STORE_CALL;
+        let mut limit = self.limit;
         let mut result = within(limit, &mut answer).await;
         if result.is_none() && patience == Patience::ForAPerson {
             let others = self.worker().patient > 0;
@@ -323,10 +326,6 @@ struct GivenUp<T> {
     running: Option<Answer<T>>,
 }
 
-/// A keychain answers in milliseconds; one that is waited for longer than this is hung, and a
-/// person at a terminal would rather know.
-const STORE_CALL: Duration = Duration::from_secs(3);
-
 /// A person has to find the window, and the password.
 const PERSON: Duration = Duration::from_secs(120);
 
@@ -382,7 +381,8 @@ mod tests {
             begins: Mutex::new(begins),
             go_on: Mutex::new(go_on),
         };
-        let thread = StoreThread::new(Kept::new(Arc::new(store), Notes::new(None), false));
+        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
+        let thread = StoreThread::new(kept, Duration::from_secs(3));
         let hung = async |begins: bool| {
             let mut read = pin!(thread.read(Kept::load));
             // Asked once, it has sent the job; then the clock stands until the job begins.
