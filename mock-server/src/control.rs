@@ -138,7 +138,7 @@ impl MockServer {
 
     /// Parks the next `n` requests on the route until all of them have arrived.
     ///
-    /// If they have not after 30 seconds, those that did fail, and so does dropping the server.
+    /// If they have not after 60 seconds, those that did fail, and so does dropping the server.
     pub fn barrier(&self, route: Route, n: usize) {
         self.shared.lock().lane(route).push_barrier(n);
     }

@@ -79,6 +79,7 @@ pub async fn eight_processes_at_expiry_make_one_refresh(server: impl Server) {
         file: Some(directory.path().join("session")),
         state_dir: None,
         lock_wait: None,
+        store_wait: None,
     };
     let issued = tokens(&server.log_in().await);
     let ended = issued.expires_in(Duration::from_millis(1));

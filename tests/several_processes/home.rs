@@ -32,7 +32,11 @@ impl Home {
         program.account = server.origin();
         match kept {
             Kept::InAFile => program.file = Some(directory.path().join("session")),
-            Kept::InTheKeychain => program.state_dir = Some(directory.path().to_owned()),
+            Kept::InTheKeychain => {
+                program.state_dir = Some(directory.path().to_owned());
+                // One that dozens of programs ask at once, on a busy machine, is slow and not hung.
+                program.store_wait = Some(Duration::from_secs(30));
+            }
         }
         Self { server, program, _directory: directory }
     }

@@ -90,4 +90,4 @@ fn generations_read(home: &Home, over: &Receiver<()>) -> Vec<u64> {
 }
 
 /// One refresh takes milliseconds; a lock that starves somebody is found out by this.
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(40);

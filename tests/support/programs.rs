@@ -4,8 +4,8 @@ use std::env::consts::EXE_EXTENSION;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-/// The example of that name, built by cargo as this test was: with its target directory, profile and
-/// features, so that there is nothing to do where it is there already.
+/// The example of that name, built by cargo with the same target directory and profile as this test,
+/// so that there is nothing to do where it is there already.
 pub fn build(example: &str) -> PathBuf {
     // …/debug/deps/processes-… → …/debug/examples/ctrl_c
     let test = std::env::current_exe().unwrap();
@@ -20,11 +20,8 @@ pub fn build(example: &str) -> PathBuf {
         "debug" => "dev",
         other => other,
     };
-    let compiled = [("default", cfg!(feature = "keychain")), ("login", cfg!(feature = "login"))];
-    let features = compiled.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--locked", "--example", example, "--profile", profile])
-        .args(["--no-default-features", "--features", &features.collect::<Vec<_>>().join(",")])
         .arg("--target-dir")
         .arg(directory.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
