@@ -61,7 +61,10 @@ fn alone(name: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     let text = said(&output);
     let daemon = fs::read_to_string(directory.path().join(ERRORS)).unwrap_or_default();
     if !output.status.success() && ABORTED.iter().any(|sign| daemon.contains(sign)) {
-        eprintln!("the keychain's daemon aborted by itself, so once more:\n{daemon}");
+        // Said also where the test passes then.
+        let told =
+            format!("{name}: the keychain's daemon aborted by itself, so once more:\n{daemon}");
+        let _ = std::io::stderr().write_all(told.as_bytes());
         return alone(name, environment, test);
     }
     assert!(output.status.success(), "inside:\n{text}\nthe keychain's daemon:\n{daemon}");
