@@ -41,7 +41,8 @@ use crate::token::{AccessToken, TokenResponse};
 ///
 /// Cheap to clone; clones, and the [middleware](Self::middleware) made from them, share the
 /// session. It may be used from several runtimes. Dropping the last handle waits for a refresh
-/// that was already sent, so that its answer is not lost: at most a minute, usually not at all.
+/// that was already sent, so that its answer is not lost: usually not at all, and at most a
+/// minute, or longer with a [slow store](SessionBuilder::store_wait).
 /// [`drain`](Self::drain) does the same without blocking.
 #[derive(Clone)]
 pub struct Session(Arc<Handle>);
@@ -218,7 +219,8 @@ impl Session {
     }
 
     /// Waits until nothing is under way that the end of the program would lose: a refresh whose
-    /// token was sent, a logout, an `on_logout` hook. At most a minute, usually not at all.
+    /// token was sent, a logout, an `on_logout` hook. Usually not at all, and at most a minute, or
+    /// longer with a [slow store](SessionBuilder::store_wait).
     ///
     /// For the end of `main`, and for Ctrl-C.
     pub async fn drain(&self) {

@@ -382,7 +382,8 @@ mod tests {
             go_on: Mutex::new(go_on),
         };
         let kept = Kept::new(Arc::new(store), Notes::new(None), false);
-        let thread = StoreThread::new(kept, Duration::from_secs(3));
+        let limit = Duration::from_secs(600);
+        let thread = StoreThread::new(kept, limit);
         let hung = async |begins: bool| {
             let mut read = pin!(thread.read(Kept::load));
             // Asked once, it has sent the job; then the clock stands until the job begins.
@@ -390,7 +391,9 @@ mod tests {
             if begins {
                 begun_once.recv().unwrap();
             }
+            let since = tokio::time::Instant::now();
             assert!(read.await.unwrap_err().is_store());
+            assert_eq!(since.elapsed().as_secs(), limit.as_secs());
         };
         for _ in 0..=LEFT_ALONE {
             hung(true).await;
