@@ -4,8 +4,8 @@ use std::env::consts::EXE_EXTENSION;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-/// The example of that name, built by cargo with the same target directory and profile as this test,
-/// so that there is nothing to do where it is there already.
+/// The example of that name, built by cargo with the same target directory and profile as this
+/// test, so that there is nothing to do where it is there already.
 pub fn build(example: &str) -> PathBuf {
     // …/debug/deps/processes-… → …/debug/examples/ctrl_c
     let test = std::env::current_exe().unwrap();
