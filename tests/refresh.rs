@@ -152,12 +152,12 @@ async fn fifty_waiters_of_a_refresh_that_fails_get_the_same_error_of_one_post() 
 async fn nothing_is_sent_in_the_cooldown_and_the_next_request_after_it_refreshes_again() {
     let t = Fixture::new().await;
     t.server.expire_access_tokens();
-    t.server.on_next(Route::Token, 1, Fault::status(429).header("retry-after", "1"));
+    t.server.on_next(Route::Token, 1, Fault::status(429).header("retry-after", "2"));
     let first = soon(t.get("things")).await.unwrap_err();
-    assert_eq!(found(&first).retry_after(), Some(Duration::from_secs(1)));
+    assert_eq!(found(&first).retry_after(), Some(Duration::from_secs(2)));
     let second = soon(t.get("things")).await.unwrap_err();
     let wait = found(&second).retry_after().unwrap();
-    assert!(wait <= Duration::from_secs(1));
+    assert!(wait <= Duration::from_secs(2));
     assert_eq!(t.server.counters().token_requests, 1);
 
     tokio::time::sleep(wait).await;

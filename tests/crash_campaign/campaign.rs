@@ -150,6 +150,7 @@ fn table(tally: &Tally, seconds: u64) {
     ] {
         tally.print(title, prefix);
     }
+    println!("{:<18}{}", "keychain aborts", tally.get("keychain aborts"));
     println!("{:<18}{}", "unexplained", tally.get("unexplained"));
 }
 

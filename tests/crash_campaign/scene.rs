@@ -31,10 +31,17 @@ pub struct Scene {
     pub chance: Chance,
 }
 
-/// Plays the run and judges it. What is wrong is told, with the whole story.
-pub fn play(lane: &Lane, run: u64, keychain: &mut Keychain, watchdog: &Watchdog) -> Report {
+/// Plays the run and judges it. What is wrong is told, with the whole story. `time` counts how often
+/// it is played: each time has a name of its own in the keychain.
+pub fn play(
+    lane: &Lane,
+    run: u64,
+    time: usize,
+    keychain: &mut Keychain,
+    watchdog: &Watchdog,
+) -> Report {
     let directory = tempfile::tempdir().unwrap();
-    let mut scene = Scene::new(lane.seed, run, directory.path());
+    let mut scene = Scene::new(lane.seed, run, time, directory.path());
     let deeds = scene.plan.deeds.clone();
     watchdog.doing(format!("run {run} begins"));
     scene.begin();
@@ -64,7 +71,7 @@ pub fn play(lane: &Lane, run: u64, keychain: &mut Keychain, watchdog: &Watchdog)
 }
 
 impl Scene {
-    fn new(seed: u64, run: u64, directory: &std::path::Path) -> Self {
+    fn new(seed: u64, run: u64, time: usize, directory: &std::path::Path) -> Self {
         let plan = Plan::of(seed, run);
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
@@ -78,7 +85,7 @@ impl Scene {
         let setting = Setting {
             name: String::new(),
             origin: server.origin(),
-            service: format!("campaign-{seed}-{run}"),
+            service: format!("campaign-{seed}-{run}-{time}"),
             directory: directory.to_owned(),
             in_keychain: plan.in_keychain,
             lock_wait: plan.lock_wait,

@@ -68,8 +68,8 @@ fn run(name: &str, environment: &[(&str, &str)], forgives: bool) -> bool {
         .output()
         .unwrap_or_else(|e| panic!("{e}: tests/run-all installs dbus-daemon and gnome-keyring"));
     let text = said(&output);
-    let daemon = fs::read_to_string(directory.path().join(ERRORS)).unwrap_or_default();
-    if forgives && !output.status.success() && ABORTED.iter().any(|sign| daemon.contains(sign)) {
+    let daemon = errors_below(directory.path());
+    if forgives && !output.status.success() && aborts_in(&daemon) > 0 {
         // Said also where the test passes then.
         let told =
             format!("{name}: the keychain's daemon aborted by itself, so once more:\n{daemon}");
@@ -111,6 +111,19 @@ fn tool_home(tool: &str) -> (String, PathBuf) {
     let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(format!(".{tool}"));
     let path = std::env::var_os(&name).map_or_else(home, PathBuf::from);
     (name, path)
+}
+
+/// How often the daemon of this process's keychain has aborted by itself.
+pub fn aborts() -> usize {
+    aborts_in(&errors_below(Path::new(&std::env::var_os("HOME").unwrap())))
+}
+
+fn errors_below(home: &Path) -> String {
+    fs::read_to_string(home.join(ERRORS)).unwrap_or_default()
+}
+
+fn aborts_in(errors: &str) -> usize {
+    ABORTED.iter().map(|sign| errors.matches(sign).count()).sum()
 }
 
 /// What a process wrote, to both its streams.
@@ -305,7 +318,7 @@ fn runtime() -> tokio::runtime::Runtime {
 const ERRORS: &str = "gnome-keyring-daemon.errors";
 /// As GLib ends a program that has broken its rules.
 const ABORTED: [&str; 2] = ["GLib-ERROR", "GLib-GIO:ERROR"];
-const TIMES: usize = 3;
+pub const TIMES: usize = 3;
 const INSIDE: &str = "REAUTH_TEST_INSIDE";
 const PASSWORD: &str = "open sesame";
 
