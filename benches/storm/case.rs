@@ -103,6 +103,7 @@ impl Case {
             login: log_in(&server, "tokens"),
             lasting: lasting.as_ref().map(|server| log_in(server, "lasting")),
         };
+        server.barrier(Route::Api, self.programs * self.deed.connections());
         let mut programs: Vec<_> = (0..self.programs).map(|_| Running::start(&program)).collect();
         for program in &mut programs {
             assert_eq!(program.said::<String>(), READY);

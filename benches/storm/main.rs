@@ -4,10 +4,11 @@
 //! outside when to go on: everybody is refused, the token is refreshed once, everybody sends again.
 //!
 //! The server rotates refresh tokens, and revokes the login when a spent one comes again. It is in
-//! this process; the programs are processes of their own, with their tokens in a file. Counts are
-//! those of the worst round, times the median, to be compared within one run.
+//! this process; the programs are processes of their own, with their tokens in a file and one open
+//! connection for each request. Counts are those of the worst round, times the median, to be
+//! compared within one run.
 //!
-//! `cargo bench --bench storm` takes about two minutes.
+//! `cargo bench --bench storm` takes about three minutes.
 
 #[path = "../sheet.rs"]
 mod sheet;
@@ -42,7 +43,7 @@ fn main() {
 }
 
 fn at_once(what: &str, requests: usize, most: f64, refusals: Option<u64>) -> Sheet {
-    let case = Case { deed: Deed::AtOnce(requests), rounds: 9, ..Case::new(what) };
+    let case = Case { deed: Deed::AtOnce(requests), rounds: 15, ..Case::new(what) };
     let (mut sheet, [bare, mutex, reauth]) = case.against([Peer::Bare, Peer::Mutex, Peer::Reauth]);
     let ratio = reauth.ms() / mutex.ms();
     let is_spared = refusals.is_none_or(|most| reauth.unauthorized <= most);

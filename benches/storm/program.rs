@@ -1,5 +1,5 @@
-//! A program of the user's, as a process of its own: it is at work, has its connections, sends its requests when it is
-//! told to, and says what became of them.
+//! A program of the user's, as a process of its own: it is at work, has its connections, sends its
+//! requests when it is told to, and says what became of them.
 
 use std::env;
 use std::io::{self, BufRead, Write};
@@ -35,6 +35,18 @@ pub enum Deed {
     DropFirst(usize),
     /// Requests at a steady rate, to one server whose tokens end and one whose tokens don't.
     Steady,
+}
+
+impl Deed {
+    /// How many connections the program has before it begins: one for each request, whatever the
+    /// peer. One that never sends two requests at once would have opened fewer.
+    pub fn connections(self) -> usize {
+        match self {
+            Self::AtOnce(count) => count,
+            Self::DropFirst(count) => count + 1,
+            Self::Refused(_) | Self::Steady => 0,
+        }
+    }
 }
 
 /// What it is set up with.
@@ -148,17 +160,16 @@ impl Program {
         }
     }
 
-    /// A program at work: it has its connections.
+    /// A program at work: it has its connections, one for each request, since the server lets all
+    /// of these wait for the last.
     async fn warm_up(&self, client: &ClientWithMiddleware) {
-        let (Deed::AtOnce(count) | Deed::DropFirst(count)) = self.deed else {
-            return;
-        };
+        let count = self.deed.connections();
         let url = format!("{}/api/things", self.login.origin);
         let get = || match self.peer {
             Peer::Bare => client.get(&url).bearer_auth(&self.login.tokens.access),
             _ => client.get(&url),
         };
-        let outcome = tally((0..=count).map(|_| spawn(get()))).await;
+        let outcome = tally((0..count).map(|_| spawn(get()))).await;
         assert_eq!(outcome.failed, 0);
     }
 
