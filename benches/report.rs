@@ -104,12 +104,12 @@ fn chart(sheets: &[Sheet]) -> String {
         y += 30;
     }
     format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="-16 -4 1000 {y}" font-family="sans-serif" font-size="13">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="-16 -4 1060 {y}" font-family="sans-serif" font-size="13">
 <style>
 text {{ fill: #444 }} .title {{ font-weight: bold; font-size: 14px; fill: #222 }} .name {{ text-anchor: end }}
 .ours {{ fill: #2a7d4f }} .theirs {{ fill: #9aa5b1 }} .lost {{ fill: #c0392b }}
 </style>
-<rect x="-16" y="-4" width="1000" height="{y}" fill="#fff"/>
+<rect x="-16" y="-4" width="1060" height="{y}" fill="#fff"/>
 {bars}</svg>
 "##
     )
