@@ -204,10 +204,12 @@ async fn tell_the_others(
     error: Error,
     earlier: u32,
 ) -> Error {
+    // Read first: who waits as long as the error says must not find the note still in force.
+    let now = SystemTime::now();
     let error = core.storm.failed_at(Instant::now(), current, error, earlier);
-    let wait = error.retry_after().unwrap_or_default();
+    let until = now + error.retry_after().unwrap_or_default();
     // One that can't be told asks for itself.
-    let _ = locked.write(core, Undo::Nothing, move |kept| kept.note_failure(&brief, wait)).await;
+    let _ = locked.write(core, Undo::Nothing, move |kept| kept.note_failure(&brief, until)).await;
     error
 }
 

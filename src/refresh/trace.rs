@@ -57,20 +57,20 @@ impl Trace {
         notes.remove(KIND)
     }
 
-    /// Notes that a refresh of the tokens of `brief` failed, and that none is tried for `wait`.
+    /// Notes that a refresh of the tokens of `brief` has failed now, and that none is tried before
+    /// `until`.
     pub(crate) fn note_failure(
         notes: &Notes,
         brief: &Brief,
-        wait: Duration,
+        until: SystemTime,
         by: &str,
     ) -> Result<(), StoreError> {
         let before = Self::failure_of(notes, brief)?;
-        let now = SystemTime::now();
         let failure = Failure {
             generation: brief.generation,
             count: before.map_or(1, |before| before.count.saturating_add(1)),
-            at: millis(now),
-            until: millis(now + wait),
+            at: millis(SystemTime::now()),
+            until: millis(until),
             by: by.to_owned(),
         };
         let login = brief.login.hash();
@@ -136,7 +136,8 @@ mod tests {
         };
         let (ours, theirs, notes) = (brief("ours"), brief("theirs"), Notes::new(None));
         let failed = |of: &Brief| Trace::failure_of(&notes, of).unwrap().map(|f| f.count);
-        Trace::note_failure(&notes, &ours, Duration::from_secs(1), "").unwrap();
+        let until = SystemTime::now() + Duration::from_secs(1);
+        Trace::note_failure(&notes, &ours, until, "").unwrap();
         Trace::note_login(&notes, &ours.login.hash()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (Some(1), None));
         Trace::note_login(&notes, &theirs.login.hash()).unwrap();

@@ -277,9 +277,9 @@ impl Kept {
     pub(crate) fn note_failure(
         &self,
         brief: &Brief,
-        wait: std::time::Duration,
+        until: std::time::SystemTime,
     ) -> Result<(), StoreError> {
-        Trace::note_failure(&self.notes, brief, wait, &program())
+        Trace::note_failure(&self.notes, brief, until, &program())
     }
 
     pub(crate) fn failure_of(&self, brief: &Brief) -> Result<Option<Failure>, StoreError> {
