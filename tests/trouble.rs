@@ -378,6 +378,56 @@ async fn a_logout_during_a_refresh_that_fails_clears_the_store_and_revokes() {
     assert!(!t.server.family_alive(t.issued.family));
 }
 
+#[tokio::test]
+async fn who_waits_as_long_as_the_error_says_is_not_held_up_by_a_note_that_came_late() {
+    let (server, memory) = (MockServer::start(), MemoryStore::new());
+    let (turnstiles, parks) = (<[Turnstile; 2]>::default(), Arc::new(AtomicBool::new(false)));
+    let (mut parked, asked) = (turnstiles.clone().into_iter(), Arc::clone(&parks));
+    let parked = Mutex::new(move || parked.next());
+    let ask = move |call| {
+        if call == Call::Load && asked.load(Ordering::SeqCst) {
+            let next = parked.lock().unwrap()();
+            next.iter().for_each(Turnstile::pass);
+        }
+        Ok(())
+    };
+    let session = builder(&server).store(AskingStore { memory, ask }).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    server.on_next(Route::Token, 1, Fault::status(429).header("retry-after", "3"));
+    let held = server.hold(Route::Token);
+    let get = || client(&session).get(server.api_url("things")).send();
+    let first = tokio::spawn(get());
+    soon(held.arrived(1)).await;
+    // The mark of the refresh has to wait for one call, and the note behind it for another.
+    parks.store(true, Ordering::SeqCst);
+    let status = || {
+        let session = session.clone();
+        tokio::spawn(async move { session.status().await })
+    };
+    let before = status();
+    soon(turnstiles[0].arrived()).await;
+    held.release();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let behind = status();
+    support::settle().await;
+    turnstiles[0].open();
+    soon(turnstiles[1].arrived()).await;
+    // So late it comes.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    turnstiles[1].open();
+    for status in [before, behind] {
+        soon(status).await.unwrap().unwrap();
+    }
+    let error = soon(first).await.unwrap().unwrap_err();
+    assert_eq!(found(&error).retry_after(), Some(Duration::from_secs(3)));
+
+    let left = found(&soon(get()).await.unwrap_err()).retry_after().unwrap();
+    tokio::time::sleep(left).await;
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    assert_eq!(server.counters().token_requests, 2);
+}
+
 /// A store whose next save takes until the test lets it go, and the number of its saves.
 fn slow_to_save(memory: &MemoryStore) -> (impl TokenStore + use<>, Turnstile, Slow) {
     let (turnstile, slow) = (Turnstile::default(), Slow::default());
