@@ -39,7 +39,7 @@ use crate::endpoint::{Outcome, RefreshError};
 use crate::error::Error;
 use crate::event::{Event, LogoutReason};
 use crate::session::{Core, step};
-use crate::store::{Brief, Commit, Kept, Marked, Record};
+use crate::store::{Brief, Commit, Kept, Marked, Record, StoreError};
 use crate::token::{Birth, Freshness, Identity, Moment, TokenResponse, Tokens};
 
 /// What a transaction came to, if it did not fail.
@@ -115,7 +115,7 @@ async fn refresh(
     let current = core.tokens_of(refused.epoch)?;
     if stored.ahead {
         // Of a store that failed at the time. If it still does, the journal goes on standing.
-        let _ = save(core, locked, &current).await;
+        let _ = save(core, locked, &current, Kept::catch_up).await;
         locked.is_free(core)?;
     }
     if current.supersede(refused) && current.freshness_at(Moment::now()) != Freshness::Expired {
@@ -323,7 +323,7 @@ async fn commit(
         core.came_too_late(&tokens);
         return Err(over);
     }
-    let saved = save(core, locked, &tokens).await;
+    let saved = save(core, locked, &tokens, Kept::commit).await;
     match &saved {
         Ok(Commit::Saved) => step("saved"),
         Ok(Commit::Out) => {
@@ -359,10 +359,15 @@ async fn commit(
     Ok(Committed::Saved(published))
 }
 
-async fn save(core: &Arc<Core>, locked: &mut Locked, tokens: &Tokens) -> Result<Commit, Error> {
+async fn save(
+    core: &Arc<Core>,
+    locked: &mut Locked,
+    tokens: &Tokens,
+    how: fn(&Kept, &Record, &Brief) -> Result<Commit, StoreError>,
+) -> Result<Commit, Error> {
     let (record, brief) = (Record::of(tokens, &core.pin), Brief::of(tokens));
     // One that lands late is as good as one that lands in time.
-    locked.write(core, Undo::Nothing, move |kept| kept.commit(&record, &brief)).await
+    locked.write(core, Undo::Nothing, move |kept| how(kept, &record, &brief)).await
 }
 
 /// New tokens that no store has yet, and the locks that keep everybody from going on without.
@@ -379,7 +384,7 @@ impl Unsaved {
             // A logout ends the pause.
             let _ = within(pause, core.logged_out.notified()).await;
             pause = (pause * 2).min(SAVE_AGAIN_MAX);
-            match save(core, &mut self.locked, &self.tokens).await {
+            match save(core, &mut self.locked, &self.tokens, Kept::commit).await {
                 Ok(Commit::Saved) => {
                     core.emit(Event::Persisted);
                     break;

@@ -89,6 +89,29 @@ async fn an_older_question_stays_open_where_a_later_refresh_is_not_looked_at() {
 }
 
 #[tokio::test]
+async fn an_older_question_stays_open_where_its_tokens_reach_the_store_only_then() {
+    let t = User::of(without_reuse_detection());
+    let (session, _) = t.logged_in().await;
+    // The journal alone has these, and the answer to their refresh is lost.
+    t.vault.fail(&[Call::Save]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    drop(session);
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 2, Fault::DropAfter);
+    let error = t.get(&t.program()).await.unwrap_err();
+    assert!(found(&error).is_transient(), "{error:?}");
+    // The next one brings them into the store first.
+    t.vault.fail(&[]);
+    std::fs::remove_file(t.file("trace").unwrap()).unwrap();
+    let next = t.program();
+    let error = t.get(&next).await.unwrap_err();
+    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::RotationLost));
+    next.drain().await;
+    assert_eq!(t.logouts.all(), [LogoutReason::RotationLost]);
+}
+
+#[tokio::test]
 async fn what_the_server_has_refused_no_program_sends_again_though_it_could_not_be_cleared() {
     let t = User::new();
     let (session, _) = t.logged_in().await;

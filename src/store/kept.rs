@@ -181,6 +181,16 @@ impl Kept {
 
     /// Stores new tokens, where they still are the newest of a login that goes on.
     pub(crate) fn commit(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
+        let committed = self.catch_up(record, brief)?;
+        if committed == Commit::Saved {
+            Mark::discard(&self.notes);
+        }
+        Ok(committed)
+    }
+
+    /// As [`commit`](Self::commit), for tokens that the journal has had for a while: they may have
+    /// been sent since, so that a mark of theirs goes on standing.
+    pub(crate) fn catch_up(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
         if ended::is_out(&self.notes, &brief.login)? {
             return Ok(Commit::Out);
         }
@@ -196,7 +206,6 @@ impl Kept {
         }
         self.notes.leave_room();
         self.save(record)?;
-        Mark::discard(&self.notes);
         // Look again: whoever logs out notes it first, and then waits for the lock.
         Ok(if ended::is_out(&self.notes, &brief.login)? { Commit::Out } else { Commit::Saved })
     }
