@@ -323,18 +323,26 @@ async fn commit(
         core.came_too_late(&tokens);
         return Err(over);
     }
-    let saved = save(core, locked, &tokens, Kept::commit).await;
+    let mut saved = save(core, locked, &tokens, Kept::commit).await;
+    if let Ok(Commit::Overtaken) = saved {
+        let read = core.read_store_locked(locked).await;
+        let newest = core.tokens_of(tokens.epoch)?;
+        if newest.generation >= tokens.generation {
+            return Ok(Committed::Adopted(newest));
+        }
+        saved = match read {
+            // A login that failed, and could not be taken back: it counts for nothing.
+            Ok(_) => save(core, locked, &tokens, Kept::write_over).await,
+            Err(error) => Err(error),
+        };
+    }
     match &saved {
         Ok(Commit::Saved) => step("saved"),
         Ok(Commit::Out) => {
             core.logged_out_elsewhere(&tokens);
             return Err(core.state.logged_out());
         }
-        Ok(Commit::Overtaken) => {
-            let _ = core.read_store_locked(locked).await?;
-            return core.tokens_of(tokens.epoch).map(Committed::Adopted);
-        }
-        Err(_) => {}
+        Ok(Commit::Overtaken) | Err(_) => {}
     }
     // Look again: from a logout that has returned on, no program hands its tokens out.
     if core.is_out(&tokens.login).await {

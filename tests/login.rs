@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mock_server::{Fault, MockServer, Route, What};
-use reqwest_reauth::{LogoutReason, MemoryStore, RefreshWithheld, StoreError, TokenResponse};
+use reqwest_reauth::{
+    LogoutReason, MemoryStore, Record, RefreshWithheld, Shared, StoreError, TokenResponse,
+    TokenStore,
+};
 use support::steps::{get, given_back, history, json, log_in, log_out, name, names, user};
 use support::{AskingStore, Call, Fixture, access_tokens_sent, builder, found, soon, tokens};
 
@@ -146,6 +149,70 @@ async fn a_login_that_cannot_be_stored_gives_its_tokens_back_and_changes_nothing
     let tokens = error.tokens().unwrap().clone();
     soon(session.log_in(tokens)).await.unwrap();
     assert_eq!(user(&session, &server).await, "bob");
+}
+
+/// A store whose second save is told as failed, though it was done.
+#[derive(Default)]
+struct Unsure {
+    memory: MemoryStore,
+    writes: AtomicUsize,
+    /// How many writes fail after that one.
+    fails: usize,
+}
+
+impl TokenStore for Unsure {
+    fn describe(&self) -> String {
+        "a store whose answers get lost".to_owned()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.memory.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        let write = self.writes.fetch_add(1, Ordering::SeqCst);
+        if (2..2 + self.fails).contains(&write) {
+            return Err(StoreError::unavailable("it takes nothing"));
+        }
+        self.memory.save(record)?;
+        match write {
+            1 => Err(StoreError::unavailable("the answer was lost")),
+            _ => Ok(()),
+        }
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        panic!("nobody has logged out")
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_was_stored_though_its_save_failed_leaves_the_one_before_as_it_was() {
+    // It can be taken back at once; when the locks are left; or only by the next refresh.
+    for fails in 0..3 {
+        let (server, memory) = (MockServer::start(), MemoryStore::new());
+        let store = Unsure { memory: memory.clone(), fails, ..Unsure::default() };
+        let session = builder(&server).store(store).build().unwrap();
+        let alice = server.log_in("alice");
+        session.log_in(tokens(&alice)).await.unwrap();
+        let error = soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap_err();
+        assert!(error.is_store() && error.is_transient(), "{error:?}");
+        let stored = || {
+            let record = memory.load().unwrap().unwrap();
+            String::from_utf8(record.as_bytes().to_vec()).unwrap()
+        };
+        assert_eq!(stored().contains(&alice.refresh_token), fails < 2);
+
+        server.expire_access_tokens();
+        assert_eq!(user(&session, &server).await, "alice");
+        let counters = server.counters();
+        assert_eq!((counters.token_requests, counters.refreshes, counters.reuses), (1, 1, 0));
+        assert!(stored().contains(&server.current_refresh_token(alice.family).unwrap()));
+    }
 }
 
 #[tokio::test]

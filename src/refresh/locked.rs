@@ -181,8 +181,9 @@ impl Locked {
                     goes_on.logged_out_elsewhere(&tokens);
                 }
                 if landed && let Undo::Restore { login, before } = undo {
-                    let restore = move |store: &Kept| store.restore(&before);
-                    if self.write(&goes_on, Undo::Nothing, restore).await.is_err() {
+                    let name = login.clone();
+                    let take_back = move |kept: &Kept| kept.take_back(&name, &before);
+                    if self.write(&goes_on, Undo::Nothing, take_back).await.is_err() {
                         goes_on.never_began(&login, None);
                     }
                 }

@@ -132,7 +132,11 @@ impl Core {
             if !is_over() {
                 let record = Record::of(&tokens, &self.pin);
                 let undo = Undo::Restore { login: login.clone(), before: Arc::clone(&before) };
-                locked.write(self, undo, move |store| store.save(&record)).await?;
+                let saved = locked.write(self, undo, move |store| store.save(&record)).await;
+                if let Err(error) = saved {
+                    self.take_back(locked, login, &before).await;
+                    return Err(error);
+                }
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
             if is_over() {
@@ -158,6 +162,19 @@ impl Core {
                 let _ = self.store.beside(sweep).await;
                 return Ok(());
             }
+        }
+    }
+
+    /// A save that failed may have been done all the same: what was there before shall be there.
+    async fn take_back(&self, locked: &mut Locked, login: &LoginId, before: &Arc<Before>) {
+        // One that goes on is taken back when it lands.
+        if locked.is_free(self).is_err() {
+            return;
+        }
+        let (name, before) = (login.clone(), Arc::clone(before));
+        let take_back = move |kept: &Kept| kept.take_back(&name, &before);
+        if locked.write(self, Undo::Nothing, take_back).await.is_err() {
+            self.never_began(login, None);
         }
     }
 

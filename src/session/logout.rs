@@ -10,7 +10,7 @@ use crate::refresh::{Locked, Undo, within};
 use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
-use crate::store::{Kept, Unreadable};
+use crate::store::{Kept, Record, Unreadable};
 use crate::token::{LoginId, Moment, RefreshToken, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
@@ -268,6 +268,11 @@ impl Core {
                     farewell.over = Over::login(&tokens.login);
                     self.state.name_over(&tokens.login);
                     self.tell_logout(LogoutReason::Requested);
+                }
+                if let (false, Some(living)) = (farewell.revoke, self.state.tokens()) {
+                    // A login that failed: it had taken the place of this one.
+                    let record = Record::of(&living, &self.pin);
+                    return locked.write(self, Undo::Nothing, move |kept| kept.save(&record)).await;
                 }
             }
             Err(Unreadable::Corrupt) => {}

@@ -181,11 +181,20 @@ impl Kept {
 
     /// Stores new tokens, where they still are the newest of a login that goes on.
     pub(crate) fn commit(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
-        let committed = self.catch_up(record, brief)?;
+        Ok(self.answered(self.catch_up(record, brief)?))
+    }
+
+    /// As [`commit`](Self::commit), whatever is there.
+    pub(crate) fn write_over(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
+        Ok(self.answered(self.put(record, brief)?))
+    }
+
+    /// Newer tokens are durable: the question is no more.
+    fn answered(&self, committed: Commit) -> Commit {
         if committed == Commit::Saved {
             Mark::discard(&self.notes);
         }
-        Ok(committed)
+        committed
     }
 
     /// As [`commit`](Self::commit), for tokens that the journal has had for a while: they may have
@@ -204,6 +213,10 @@ impl Kept {
         {
             return Ok(Commit::Overtaken);
         }
+        self.put(record, brief)
+    }
+
+    fn put(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
         self.notes.leave_room();
         self.save(record)?;
         // Look again: whoever logs out notes it first, and then waits for the lock.
@@ -231,8 +244,20 @@ impl Kept {
         removed.into_iter().collect()
     }
 
+    /// Puts back what `login` wrote over, if it did: its save was told as failed.
+    pub(crate) fn take_back(&self, login: &LoginId, before: &Before) -> Result<(), StoreError> {
+        match (self.store.load(), before) {
+            (Ok(Some(there)), _) if there.brief().is_some_and(|there| there.login == *login) => {
+                self.restore(before)
+            }
+            (Err(error), Before::Record(_)) if error.is_corrupt() => self.restore(before),
+            (Err(error), _) if !error.is_corrupt() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts back what a login wrote over.
-    pub(crate) fn restore(&self, before: &Before) -> Result<(), StoreError> {
+    fn restore(&self, before: &Before) -> Result<(), StoreError> {
         match before {
             Before::Nobody => self.clear(),
             Before::Record(record) => self.store.save(record),
