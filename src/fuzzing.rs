@@ -156,6 +156,7 @@ mod tests {
         "\"login\":",
         "\"generation\":",
         "\"replayed\":false",
+        "\"logged_in_at\":",
         "\"received_at\":",
         "\"issued_by\":",
         "\"https://id.example.com/token client\"",

@@ -220,6 +220,8 @@ pub(crate) struct Tokens {
     /// makes them old, never young.
     pub(crate) received: Option<Instant>,
     pub(crate) received_at: SystemTime,
+    /// When the login's own tokens were received, whatever has been refreshed since.
+    pub(crate) logged_in_at: SystemTime,
     pub(crate) expiry: Option<Expiry>,
     pub(crate) refresh_expires_at: Option<SystemTime>,
     pub(crate) access: Secret,
@@ -270,6 +272,7 @@ impl Tokens {
             birth: identity.birth,
             received: Some(now.mono),
             received_at: now.wall,
+            logged_in_at: previous.map_or(now.wall, |tokens| tokens.logged_in_at),
             expiry: response.expires_in.map(|lifetime| Expiry::after(lifetime, now)),
             refresh_expires_at: match told {
                 Some(lifetime) => Some(now.wall + lifetime),

@@ -15,6 +15,7 @@ use reqwest_reauth::{
 use support::steps::{
     after_a_second, first_steps, get, history, json, log_in, log_out, name, names, parking, user,
 };
+use support::vault::User;
 use support::{
     AskingStore, Call, Fixture, Logouts, Turnstile, builder, client, endpoint, found, soon, tokens,
 };
@@ -121,6 +122,25 @@ async fn a_session_that_was_never_used_is_logged_out_with_what_the_store_holds()
     assert!(!t.server.family_alive(t.issued.family));
     fresh.drain().await;
     assert_eq!(logouts.all(), [LogoutReason::Requested]);
+}
+
+#[tokio::test]
+async fn a_logout_by_a_new_program_wins_over_a_refresh_that_ends_before_it_has_read_the_store() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    let fresh = t.program();
+    let turnstile = t.vault.park_next(Call::Load);
+    let leaving = fresh.clone();
+    let logout = tokio::spawn(async move { leaving.log_out().await });
+    turnstile.arrived().await;
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!(t.server.counters().refreshes, 1);
+    turnstile.open();
+    assert_eq!(soon(logout).await.unwrap().unwrap(), Revocation::Revoked);
+    assert_eq!(t.vault.text(), None);
+    assert!(!t.server.family_alive(issued.family));
+    assert!(!fresh.is_logged_in().await.unwrap());
 }
 
 #[tokio::test]

@@ -108,8 +108,8 @@ impl Over {
         match self {
             Self::Nobody => false,
             Self::Login(login, until) => *login == tokens.login && tokens.generation <= *until,
-            // Received in the future: the clock was set back since.
-            Self::AllUntil(end) => tokens.received_at <= *end || tokens.received.is_none(),
+            // A refresh doesn't make a login younger. Received in the future: the clock was set back.
+            Self::AllUntil(end) => tokens.logged_in_at <= *end || tokens.received.is_none(),
         }
     }
 }

@@ -52,6 +52,7 @@ impl Record {
             replayed: tokens.birth == Birth::ReplayedRefresh,
             access_token: tokens.access.expose(),
             refresh_token: tokens.refresh.as_ref().map(RefreshToken::secret),
+            logged_in_at: millis(tokens.logged_in_at),
             received_at: millis(tokens.received_at),
             expires_at: tokens.expiry.map(|expiry| millis(expiry.at.wall)),
             refresh_expires_at: tokens.refresh_expires_at.map(millis),
@@ -103,6 +104,7 @@ impl Record {
             received: (now.wall.duration_since(received_at).ok())
                 .and_then(|age| now.mono.checked_sub(age)),
             received_at,
+            logged_in_at: from_millis(fields.logged_in_at),
             expiry,
             refresh_expires_at: fields.refresh_expires_at.map(from_millis),
             access: access.access_token,
@@ -209,6 +211,7 @@ struct Fields<'a> {
     replayed: bool,
     access_token: &'a str,
     refresh_token: Option<&'a str>,
+    logged_in_at: u64,
     received_at: u64,
     expires_at: Option<u64>,
     refresh_expires_at: Option<u64>,
@@ -235,6 +238,9 @@ struct Owned {
     replayed: bool,
     access_token: String,
     refresh_token: Option<String>,
+    /// In a record that doesn't say: long ago.
+    #[serde(default)]
+    logged_in_at: u64,
     received_at: u64,
     expires_at: Option<u64>,
     refresh_expires_at: Option<u64>,
@@ -302,7 +308,10 @@ mod tests {
             birth: Birth::ReplayedRefresh,
             key: Some(JournalKey::random().unwrap()),
         };
-        let tokens = Tokens::received(&response, None, identity, now);
+        let begun = Moment { wall: now.wall - Duration::from_secs(60), ..now };
+        let login = Identity { login: identity.login.clone(), key: None, ..identity };
+        let login = Tokens::received(&response, None, login, begun);
+        let tokens = Tokens::received(&response, Some(&login), identity, now);
         let record = Record::of(&tokens, &pin());
         let copy = Record::from_bytes(record.as_bytes()).read(&pin(), 9, now).unwrap();
         assert_eq!(copy.login, tokens.login);
@@ -313,6 +322,8 @@ mod tests {
         assert_eq!(copy.refresh.unwrap().secret(), "rt-canary");
         assert_eq!(copy.scope.as_deref(), Some("read write"));
         assert_eq!(copy.subject.as_deref(), Some("https://id.example.com alice"));
+        assert_eq!(millis(copy.received_at), millis(now.wall));
+        assert_eq!(millis(copy.logged_in_at), millis(now.wall) - 60_000);
         assert_eq!(copy.header, "Bearer at-canary");
         assert!(copy.header.is_sensitive());
         assert_eq!(millis(copy.expiry.unwrap().at.wall), millis(now.wall) + 3_600_000);
