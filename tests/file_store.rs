@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use mock_server::{Fault, MockServer, Route, What};
 use reqwest_reauth::{
-    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Session, StoreError, TokenStore,
+    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, Shared,
+    StoreError, TokenStore,
 };
 use support::{
     AskingStore, Call, Logouts, Turnstile, builder, client, found, refresh_tokens_sent, soon,
@@ -81,12 +82,12 @@ async fn a_reader_sees_one_record_or_the_next_and_never_a_mixture() {
     f.session().log_in(tokens(&f.server.log_in("alice"))).await.unwrap();
     let store = FileStore::new(&f.path);
     let records = [b'a', b'b'].map(|byte| vec![byte; 100_000]);
-    store.save(&reqwest_reauth::Record::from_bytes(&records[0])).unwrap();
+    store.save(&Record::from_bytes(&records[0])).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in 1..=100 {
-                store.save(&reqwest_reauth::Record::from_bytes(&records[n % 2])).unwrap();
+                store.save(&Record::from_bytes(&records[n % 2])).unwrap();
             }
             done.store(true, Ordering::SeqCst);
         });
@@ -428,6 +429,80 @@ async fn a_logout_while_tokens_are_unsaved_ends_the_saving() {
     broken.store(false, Ordering::SeqCst);
     soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap();
     assert!(memory.load().unwrap().is_some());
+}
+
+/// A file that can be read and, for now, not replaced, though there can be others beside it: a
+/// mount point of its own, or one made immutable.
+struct Stuck {
+    file: FileStore,
+    is_stuck: Arc<AtomicBool>,
+}
+
+impl TokenStore for Stuck {
+    fn describe(&self) -> String {
+        self.file.describe()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.file.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        match self.is_stuck.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable("it is a mount point")),
+            false => self.file.save(record),
+        }
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.file.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        self.file.shared()
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_replaced_is_found_out_before_anything_is_sent() {
+    let t = Files::new();
+    let issued = t.server.log_in("alice");
+    t.session().log_in(tokens(&issued)).await.unwrap();
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let store = Stuck { file: FileStore::new(&t.path), is_stuck: Arc::clone(&is_stuck) };
+    let session = builder(&t.server).store(store).build().unwrap();
+    t.server.expire_access_tokens();
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
+    assert_eq!(t.server.counters().token_requests, 0);
+    is_stuck.store(false, Ordering::SeqCst);
+    wait_out(found(&error).retry_after()).await;
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_a_file_that_is_not_there_now_is_no_logout() {
+    let (t, logouts) = (Files::new(), Logouts::default());
+    let (volume, away) = (t.directory.path().join("volume"), t.directory.path().join("away"));
+    t.session().log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
+    fs::rename(&t.path, &volume).unwrap();
+    std::os::unix::fs::symlink(&volume, &t.path).unwrap();
+    let session = builder(&t.server).store(FileStore::new(&t.path)).on_logout(logouts.hook());
+    let session = session.build().unwrap();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    fs::rename(&volume, &away).unwrap();
+    t.server.expire_access_tokens();
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
+    assert!(chain(found(&error)).contains("a link to a file that is not there"), "{error:?}");
+    // Nor does it look so to the next start.
+    assert!(t.session().is_logged_in().await.unwrap_err().is_store());
+    fs::rename(&away, &volume).unwrap();
+    wait_out(found(&error).retry_after()).await;
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!((t.server.counters().token_requests, logouts.all()), (1, vec![]));
 }
 
 // A store that can't be read.

@@ -69,7 +69,10 @@ impl Place {
     /// As [`file`](Self::file), where its directory is there already; `None` where it isn't.
     pub(crate) fn file_if_any(&self, kind: &str) -> Result<Option<PathBuf>, StoreError> {
         let directory = self.directory()?;
-        if !directory.exists() {
+        let exists = directory.try_exists().map_err(|error| {
+            self.failed(format!("could not look for {}", directory.display())).with_source(error)
+        });
+        if !exists? {
             return Ok(None);
         }
         if !matches!(self.directory, Directory::OfRecord(_)) {

@@ -17,7 +17,9 @@ use crate::store::{Record, Shared, StoreError, TokenStore, durable};
 /// would spend the same refresh token.
 ///
 /// A save is whole or not at all: a new file is written beside the old one, flushed to the disk
-/// and renamed over it. Where `path` is a symbolic link, it is replaced by a file. A damaged
+/// and renamed over it. A process's first refresh saves what is there once more before it sends
+/// anything: a file that can't be replaced is found out in time. Where `path` is a symbolic link, it
+/// is replaced by a file; all programs that share the file name it by the same path. A damaged
 /// record that a login replaces is kept aside, as `NAME.damaged`, until a logout. `NAME.lock` is
 /// what the programs that share the file take turns by; it is never removed. What else they note
 /// for each other (`NAME.mark`, `.room`, `.trace`, `.….out`, `.….refused`) holds no token.
@@ -45,6 +47,10 @@ impl FileStore {
             io::ErrorKind::PermissionDenied => ": check who owns it and its directory",
             io::ErrorKind::StorageFull => ": make room on the disk",
             io::ErrorKind::ReadOnlyFilesystem => ": choose a place that can be written to",
+            io::ErrorKind::ResourceBusy => ": mount the directory in place of the file alone",
+            io::ErrorKind::NotFound if self.path.is_symlink() => {
+                ", a link to a file that is not there: mount its volume, or remove the link"
+            }
             _ => "",
         };
         let message = format!("could not {what} {}{hint}", self.path.display());
@@ -60,7 +66,10 @@ impl TokenStore for FileStore {
     fn load(&self) -> Result<Option<Record>, StoreError> {
         match durable::read(&self.path).map(Zeroizing::new) {
             Ok(bytes) => Ok(Some(Record::from_bytes(&bytes))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A link to what is not there now, as on a volume that is not mounted, is no logout.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path.is_symlink() => {
+                Ok(None)
+            }
             Err(error) => Err(self.failed("read", error)),
         }
     }

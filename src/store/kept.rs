@@ -2,10 +2,11 @@
 //! whether there still is a login.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::event::LogoutReason;
 use crate::refresh::{Failure, Mark, Trace, ended, imported, journal};
-use crate::store::{Brief, Notes, Record, StoreError, TokenStore};
+use crate::store::{Brief, Notes, Record, Shared, StoreError, TokenStore};
 use crate::token::{LoginId, program};
 
 /// A session's store, and the notes of the programs that share it.
@@ -16,6 +17,8 @@ pub(crate) struct Kept {
     notes: Notes,
     /// Whether answers go into the journal first: not where the store is a file as good as that.
     journaled: bool,
+    /// It has taken a write: not known of a file that answers are to go to directly.
+    is_proven: AtomicBool,
 }
 
 /// What the store and the journal say together.
@@ -55,7 +58,8 @@ pub(crate) enum Commit {
 
 impl Kept {
     pub(crate) fn new(store: Arc<dyn TokenStore>, notes: Notes, journaled: bool) -> Self {
-        Self { store, notes, journaled }
+        let is_file = matches!(store.shared(), Shared::Beside(_));
+        Self { store, notes, journaled, is_proven: AtomicBool::new(!is_file) }
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -152,6 +156,7 @@ impl Kept {
     /// its answer. Both are durable on return.
     pub(crate) fn mark(&self, brief: &Brief) -> Result<Marked, StoreError> {
         self.notes.reserve(ROOM)?;
+        self.prove()?;
         let sent_before = Mark::of(&self.notes, brief)?.is_some();
         if !sent_before {
             Mark::set(&self.notes, brief, &program())?;
@@ -162,6 +167,19 @@ impl Kept {
             (false, true) => Marked::SentBefore,
             (false, false) => Marked::ToBeSent,
         })
+    }
+
+    /// Replaces the record by itself, once for this process: the file may be one that can't be
+    /// replaced, though there can be others beside it (a mount point of its own, one made
+    /// immutable). Then the answer would have no place to go.
+    fn prove(&self) -> Result<(), StoreError> {
+        if !self.is_proven.load(Ordering::Relaxed) {
+            if let Some(record) = self.store.load()? {
+                self.store.save(&record)?;
+            }
+            self.is_proven.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// It was not spent.
@@ -225,6 +243,7 @@ impl Kept {
 
     pub(crate) fn save(&self, record: &Record) -> Result<(), StoreError> {
         self.store.save(record)?;
+        self.is_proven.store(true, Ordering::Relaxed);
         if self.store.may_lose()
             && let Some(brief) = record.brief()
         {

@@ -6,7 +6,8 @@ use crate::store::{Record, Shared, StoreError, TokenStore};
 
 /// Keeps the record in memory, until the last clone is dropped. Clones share it.
 ///
-/// For tests and demos: a program that ends logs its user out.
+/// For tests and demos: a program that ends logs its user out, and clones have no lock in common.
+/// Give them to one session after the other, not to two at once.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Option<Record>>>);
 

@@ -54,9 +54,10 @@ impl TokenResponse {
     }
 
     /// The refresh token. Without one, a refresh keeps the one before (RFC 6749 §6), and a login
-    /// has none: its first 401 comes back marked [`LoginRequired`](crate::LoginRequired).
+    /// has none: its first 401 comes back marked [`LoginRequired`](crate::LoginRequired). An empty
+    /// one is none.
     pub fn refresh_token(mut self, token: impl Into<String>) -> Self {
-        self.refresh_token = Some(Secret::new(token));
+        self.refresh_token = Some(Secret::new(token)).filter(|token| !token.expose().is_empty());
         self
     }
 
@@ -299,6 +300,15 @@ mod tests {
             let error = TokenResponse::parse(body.as_bytes()).unwrap_err();
             assert_eq!(error, "the token response has a token_type other than Bearer");
         }
+    }
+
+    #[test]
+    fn an_empty_refresh_token_is_none() {
+        assert!(
+            TokenResponse::new("a").refresh_token("r").refresh_token("").refresh_token.is_none()
+        );
+        let answer = br#"{"access_token":"a","refresh_token":""}"#;
+        assert!(TokenResponse::parse(answer).unwrap().refresh_token.is_none());
     }
 
     #[test]
