@@ -4,7 +4,9 @@
 //! It is written after `src/refresh.rs`, `src/session/{login,logout,reading}.rs` and
 //! `src/store/kept.rs`; each step names the function that it stands for. What it leaves out: time,
 //! the interleavings within a process (see `src/refresh/flight/interleavings.rs`), and what the
-//! operating system promises (a lock that ends with its process, a rename that is whole).
+//! operating system promises (a lock that ends with its process, a rename that is whole). Also what
+//! comes of a disk on which nothing can be noted: a mark or a journal that fails stops a refresh, or
+//! leaves its tokens in memory until they are saved (`Unsaved`), and a clearing that fails stays due.
 //!
 //! A token is a login and a number; the server takes each number once, and one that comes again
 //! ends the login's family.
@@ -67,7 +69,8 @@ impl Model for Transaction {
 /// The invariants, by the numbers that they have in the design of the transaction.
 pub const LOCKED: &str = "I1: no refresh token is sent without the lock";
 pub const MARKED: &str = "I2: none is sent before it is marked";
-pub const DURABLE: &str = "I3: no tokens are handed out before they are durable";
+pub const DURABLE: &str =
+    "I3: no tokens are handed out before they are durable, while the disk works";
 pub const SENT_ONCE: &str = "I4: none is sent again, but where its answer may have been lost";
 pub const SERVERS_WORD: &str = "I5: only the server's word ends a session";
 pub const LOGOUT_WINS: &str = "I6: after a logout nothing of it is handed out";

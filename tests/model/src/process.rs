@@ -21,12 +21,18 @@ pub enum Step {
     Wait,
     /// `Core::read_store_locked`.
     Read,
+    /// `Kept::catch_up`: the journal's, which the store has not taken yet. Then they are sent, or
+    /// had only to be known.
+    CatchUp {
+        current: Token,
+        sends: bool,
+    },
     /// `Kept::mark`.
     Mark(Token),
-    /// `exchange`: the first time or, after a lost answer, the second.
+    /// `exchange`, with how often it was sent already: not yet or, after a lost answer, once.
     Send {
         token: Token,
-        is_replay: bool,
+        before: u8,
         was_marked: bool,
     },
     /// `Kept::keep`.

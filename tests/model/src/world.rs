@@ -22,7 +22,7 @@ pub struct Limits {
     pub processes: u8,
     pub refreshes: u8,
     pub kills: u8,
-    /// Requests and answers that are lost on their way.
+    /// Requests and answers that are lost on their way, or come to a busy server.
     pub losses: u8,
     /// Writes to the store that fail, or hang and land later.
     pub troubles: u8,
@@ -43,6 +43,8 @@ pub enum Rule {
     RevokeOnlyWhatIsOut,
     ReplayAtMostOnce,
     HoldTheLockForALateWrite,
+    LeaveTheMarkToNewerTokens,
+    EndOnlyWhatIsRefused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +68,8 @@ pub struct World {
     returned: u8,
     /// Logins that another one has taken the place of.
     replaced: u8,
+    /// Logins that could not be stored: the program has their tokens back.
+    given_back: u8,
     sent: Vec<Token>,
     pub(crate) faults: Faults,
 }
@@ -102,6 +106,8 @@ pub enum Action {
     LoseRequest(u8),
     /// The answer is.
     LoseAnswer(u8),
+    /// The server does not look at it for now.
+    Busy(u8),
     /// The write to the store fails.
     Fail(u8),
     /// It is given up after a while, and goes on.
@@ -136,6 +142,7 @@ impl World {
             gaps: 0,
             returned: 0,
             replaced: 0,
+            given_back: 0,
             sent: Vec::new(),
             faults: Faults::default(),
         }
@@ -143,7 +150,8 @@ impl World {
 
     pub(crate) fn actions(&self, actions: &mut Vec<Action>) {
         for (n, process) in (0..).zip(&self.processes) {
-            let writes = matches!(process.step, Step::Commit { .. } | Step::LogIn(_));
+            let writes =
+                matches!(process.step, Step::CatchUp { .. } | Step::Commit { .. } | Step::LogIn(_));
             match process.step {
                 Step::Dead => continue,
                 Step::Idle => {
@@ -159,6 +167,7 @@ impl World {
                 }
                 Step::Send { .. } if self.left.losses > 0 => {
                     actions.extend([Action::Go(n), Action::LoseRequest(n), Action::LoseAnswer(n)]);
+                    actions.push(Action::Busy(n));
                 }
                 Step::Leave if process.late.is_some() => actions.push(Action::Land(n)),
                 Step::WaitToSettle(_) if self.lock.is_some() => actions.push(Action::GiveUp(n)),
@@ -221,16 +230,21 @@ impl World {
             }
             Action::LoseRequest(n) => {
                 self.left.losses -= 1;
-                self.sends(n, broken);
+                self.sends(n);
                 self.lost(n, broken);
             }
             Action::LoseAnswer(n) => {
                 self.left.losses -= 1;
-                let token = self.sends(n, broken);
+                let token = self.sends(n);
                 if self.server.refresh(token).is_some() {
                     self.gaps |= bit(token.login);
                 }
                 self.lost(n, broken);
+            }
+            Action::Busy(n) => {
+                self.left.losses -= 1;
+                self.sends(n);
+                self.not_looked_at(n, broken);
             }
             Action::Fail(n) | Action::Hang(n) => {
                 self.left.troubles -= 1;
@@ -251,6 +265,15 @@ impl World {
             }
             Step::WaitToLogIn(token) => return self.take_lock(n, Step::LogIn(token)),
             Step::Read => self.read(n, broken),
+            Step::CatchUp { current, sends } => {
+                if self.may_save(current) {
+                    self.save(n, current);
+                    if is(Rule::LeaveTheMarkToNewerTokens) {
+                        self.mark = None;
+                    }
+                }
+                after_catching_up(current, sends)
+            }
             Step::Mark(token) => {
                 let was_marked = self.mark == Some(token);
                 if !is(Rule::Mark) {
@@ -259,11 +282,11 @@ impl World {
                 if self.is_out(token.login) {
                     Step::Settle { login: token.login, newest: Some(token) }
                 } else {
-                    Step::Send { token, is_replay: false, was_marked }
+                    Step::Send { token, before: 0, was_marked }
                 }
             }
             Step::Send { .. } => {
-                let token = self.sends(n, broken);
+                let token = self.sends(n);
                 match self.server.refresh(token) {
                     Some(new) if is(Rule::Journal) => Step::Commit { new },
                     Some(new) => Step::Keep { new },
@@ -311,7 +334,7 @@ impl World {
                     _ => {
                         self.faults.ended_by_mistake |= self.server.is_good(token);
                         self.at(n).memory = None;
-                        self.clear(n);
+                        self.clear(n, token.login);
                     }
                 }
                 Step::Leave
@@ -364,7 +387,7 @@ impl World {
             Some(newest) if self.refused == Some(newest) => {
                 self.faults.ended_by_mistake |= self.server.is_good(newest);
                 self.at(n).memory = None;
-                self.clear(n);
+                self.clear(n, newest.login);
                 Step::Leave
             }
             Some(newest) if newest.login != mine.login => {
@@ -375,18 +398,21 @@ impl World {
                 self.at(n).memory = Some(newest);
                 Step::Leave
             }
-            Some(newest) if newest > mine => {
-                self.at(n).memory = Some(newest);
-                Step::Leave
+            Some(newest) => {
+                let current = newest.max(mine);
+                self.at(n).memory = Some(current);
+                let sends = current == mine;
+                match self.record == Some(newest) {
+                    true => after_catching_up(current, sends),
+                    false => Step::CatchUp { current, sends },
+                }
             }
-            Some(_) => Step::Mark(mine),
         }
     }
 
     /// What was sent, and whether it might be.
-    fn sends(&mut self, n: u8, broken: Option<Rule>) -> Token {
-        let Step::Send { token, is_replay, was_marked } = self.processes[usize::from(n)].step
-        else {
+    fn sends(&mut self, n: u8) -> Token {
+        let Step::Send { token, before, was_marked } = self.processes[usize::from(n)].step else {
             unreachable!("only who sends loses anything");
         };
         self.faults.sent_without_lock |= self.lock != Some(n);
@@ -394,9 +420,7 @@ impl World {
         self.faults.sent_without_mark |= self.mark != Some(token);
         // The mark of a login that was replaced went with it; only a keychain out of turn brings
         // that back.
-        let is_allowed = is_replay && broken != Some(Rule::ReplayAtMostOnce)
-            || was_marked
-            || self.replaced & bit(token.login) != 0;
+        let is_allowed = before == 1 || was_marked || self.replaced & bit(token.login) != 0;
         self.faults.sent_again |= self.sent.contains(&token) && !is_allowed;
         if !self.sent.contains(&token) {
             self.sent.push(token);
@@ -406,14 +430,30 @@ impl World {
     }
 
     fn lost(&mut self, n: u8, broken: Option<Rule>) {
-        let Step::Send { token, is_replay, was_marked } = self.processes[usize::from(n)].step
-        else {
+        let Step::Send { token, before, was_marked } = self.processes[usize::from(n)].step else {
             return;
         };
-        self.at(n).step = match is_replay && broken != Some(Rule::ReplayAtMostOnce) {
-            false => Step::Send { token, is_replay: true, was_marked },
+        self.at(n).step = match before == 0 || broken == Some(Rule::ReplayAtMostOnce) {
+            true => Step::Send { token, before: before + 1, was_marked },
             // The mark stays: its answer may have been lost.
-            true => Step::Leave,
+            false => Step::Leave,
+        };
+    }
+
+    fn not_looked_at(&mut self, n: u8, broken: Option<Rule>) {
+        let Step::Send { token, before, was_marked } = self.processes[usize::from(n)].step else {
+            return;
+        };
+        self.at(n).step = if broken == Some(Rule::EndOnlyWhatIsRefused) {
+            Step::NoteRefused(token)
+        } else {
+            // `Kept::unmark`, unless an older question is open.
+            if before == 0 && !was_marked {
+                self.mark = None;
+                // It is as if it had never been.
+                self.sent.retain(|sent| *sent != token);
+            }
+            Step::Leave
         };
     }
 
@@ -436,8 +476,20 @@ impl World {
         Ok(())
     }
 
+    /// `Kept::catch_up` looks as well.
+    fn may_save(&self, token: Token) -> bool {
+        let is_overtaken = |there: Token| there.login != token.login || there > token;
+        !self.is_out(token.login) && !self.record.is_some_and(is_overtaken)
+    }
+
     fn write_goes_wrong(&mut self, n: u8, hangs: bool, broken: Option<Rule>) {
         let next = match self.processes[usize::from(n)].step {
+            Step::CatchUp { current, sends } if !hangs => after_catching_up(current, sends),
+            // What goes on is waited for before anything is sent (`Locked::is_free`).
+            Step::CatchUp { current, .. } => {
+                self.at(n).late = self.may_save(current).then_some(current);
+                Step::Leave
+            }
             Step::Commit { new } => match self.before_saving(n, new, broken) {
                 Ok(()) => {
                     if hangs && broken == Some(Rule::HoldTheLockForALateWrite) {
@@ -452,6 +504,7 @@ impl World {
             },
             // Given back to the program.
             Step::LogIn(token) => {
+                self.given_back |= bit(token.login);
                 self.at(n).late = hangs.then_some(token);
                 Step::Leave
             }
@@ -467,7 +520,7 @@ impl World {
             self.revoke(login);
         }
         if is_there {
-            self.clear(n);
+            self.clear(n, login);
         }
         self.returned |= bit(login);
     }
@@ -482,8 +535,10 @@ impl World {
         self.record = Some(token);
     }
 
-    fn clear(&mut self, n: u8) {
+    /// Of `login`, which is over.
+    fn clear(&mut self, n: u8, login: u8) {
         self.faults.wrote_without_lock |= self.lock != Some(n);
+        self.faults.crossed_logins |= self.record.is_some_and(|there| there.login != login);
         (self.record, self.journal, self.mark) = (None, None, None);
     }
 
@@ -515,6 +570,9 @@ impl World {
         if let Some(held) = process.holds() {
             self.gaps |= bit(held.login);
         }
+        if let Step::WaitToLogIn(token) | Step::LogIn(token) = process.step {
+            self.given_back |= bit(token.login);
+        }
         // What it has asked the keychain to do, that may still do.
         self.orphans.extend(process.late.map(|token| Orphan { token, is_of_the_killed: true }));
         self.unlock(n);
@@ -536,7 +594,7 @@ impl World {
     /// The good token of each login that nobody has ended is on the disk, or in the hands of a
     /// process that is about to put it there; and no server was given a reason to end it.
     pub(crate) fn nothing_is_lost(&self) -> bool {
-        let ended = self.out | self.replaced | self.gaps;
+        let ended = self.out | self.replaced | self.gaps | self.given_back;
         let is_reused = (0..self.server.logins())
             .any(|login| self.server.was_reused(login) && self.gaps & bit(login) == 0);
         let is_safe = |token: Token| {
@@ -548,19 +606,16 @@ impl World {
                 })
         };
         let mut living = self.server.living().filter(|token| ended & bit(token.login) == 0);
-        !is_reused && living.all(|token| is_safe(token) || self.was_given_back(token))
-    }
-
-    /// Tokens of a login that could not be stored: the program has them back.
-    fn was_given_back(&self, token: Token) -> bool {
-        token.is_a_logins()
-            && !self.sent.contains(&token)
-            && self.record.is_none_or(|record| record.login != token.login)
+        !is_reused && living.all(is_safe)
     }
 
     pub(crate) fn has_logged_out(&self) -> bool {
         self.returned != 0
     }
+}
+
+fn after_catching_up(current: Token, sends: bool) -> Step {
+    if sends { Step::Mark(current) } else { Step::Leave }
 }
 
 fn bit(login: u8) -> u8 {
