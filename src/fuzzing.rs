@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::challenge::{self, Challenge};
-use crate::endpoint::{Outcome, RefreshError, classify};
-use crate::store::{Pin, Record};
-use crate::token::{LIFETIME_MAX, Moment, TokenResponse};
+use crate::endpoint::{Outcome, RefreshError, ServerMetadata, classify};
+use crate::refresh::{JournalKey, Mark, Trace, imported, journal};
+use crate::store::{Brief, Notes, Pin, Record};
+use crate::token::{LIFETIME_MAX, LoginId, Moment, TokenResponse};
 
 /// A 401's challenges, one header line for each line: what no Bearer challenge forbids leads to a
 /// refresh, and so does one `invalid_token` among whatever else.
@@ -42,7 +45,7 @@ pub fn token_response(input: &[u8]) {
 
 /// What a store gave: what can be read can be saved, and read again.
 pub fn record(input: &[u8]) {
-    let (pin, now) = (Pin("https://id.example.com/token client".to_owned()), Moment::now());
+    let (pin, now) = (pin(), Moment::now());
     let Ok(tokens) = Record::from_bytes(input).read(&pin, 0, now) else {
         return;
     };
@@ -85,6 +88,68 @@ pub fn answer(input: &[u8]) {
     }
 }
 
+/// What a server says of itself: it is the issuer that was asked, and no secret goes where others
+/// could read it.
+pub fn metadata(input: &[u8]) {
+    let Ok(metadata) = ServerMetadata::read(ISSUER, input) else {
+        return;
+    };
+    assert_eq!(metadata.issuer(), Some(ISSUER));
+    let others = [
+        metadata.authorization_endpoint(),
+        metadata.revocation_endpoint(),
+        metadata.device_authorization_endpoint(),
+    ];
+    for url in others.into_iter().flatten().chain([metadata.token_endpoint()]) {
+        let stays_here =
+            ["127.0.0.1", "[::1]", "localhost"].contains(&url.host_str().unwrap_or(""));
+        assert!(url.scheme() == "https" || url.scheme() == "http" && stays_here, "{url}");
+        assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
+    }
+    // As it is kept with the tokens.
+    let kept = serde_json::to_vec(&metadata).unwrap_or_default();
+    assert_eq!(ServerMetadata::read(ISSUER, &kept), Ok(metadata));
+}
+
+/// The claims of an ID token: whose it is, or nobody's.
+pub fn claims(input: &[u8]) {
+    let claims = URL_SAFE_NO_PAD.encode(input);
+    let answer = format!(r#"{{"access_token":"a","id_token":"e30.{claims}.x"}}"#);
+    let subject = TokenResponse::parse(answer.as_bytes()).map(|response| response.subject);
+    let claims: serde_json::Value = serde_json::from_slice(input).unwrap_or_default();
+    let said = |name: &str| claims[name].as_str().map(str::to_owned);
+    if let Ok(Some(subject)) = subject
+        && let (Some(issuer), Some(who)) = (said("iss"), said("sub"))
+    {
+        assert_eq!(subject, format!("{issuer} {who}"));
+    }
+}
+
+/// What lies beside the lock, whoever wrote it: a mark that can't be read may stand for the token
+/// that is to be sent, and nobody who has not the key puts tokens into the journal.
+pub fn notes(input: &[u8]) {
+    let (login, refresh) = (LoginId("l".to_owned()), Some("hash".to_owned()));
+    let key = JournalKey::from_hex(&"5".repeat(64));
+    let brief = Brief { login, generation: 7, refresh, key: key.clone() };
+    let notes = Notes::new(None);
+    for kind in ["mark", "trace", "journal", "imported"] {
+        notes.write(kind, input).expect("in memory");
+    }
+    let is_json = serde_json::from_slice::<serde_json::Value>(input).is_ok();
+    let mark = Mark::of(&notes, &brief).expect("in memory");
+    assert!(mark.is_some() || is_json);
+    let newer = journal::newer(&notes, &key.expect("a key"), &brief).expect("in memory");
+    assert!(newer.is_none());
+    let _ = (Trace::says_logged_in(&notes), Trace::failure_of(&notes, &brief));
+    let _ = imported::is_noted(&notes, "token");
+}
+
+fn pin() -> Pin {
+    Pin("https://id.example.com/token client".to_owned())
+}
+
+const ISSUER: &str = "https://id.example.com";
+
 fn lines(name: HeaderName, input: &[u8]) -> HeaderMap {
     let lines = input.split(|byte| *byte == b'\n');
     let values = lines.filter_map(|line| HeaderValue::from_bytes(line).ok());
@@ -94,7 +159,11 @@ fn lines(name: HeaderName, input: &[u8]) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use proptest::{collection, sample};
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    use proptest::{collection, option, sample};
+
+    use super::*;
 
     /// Anything, or a salad of the words that a parser looks for.
     fn input(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
@@ -102,6 +171,84 @@ mod tests {
         let piece = prop_oneof![8 => word, 1 => collection::vec(any::<u8>(), 0..4)];
         let salad = collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat());
         prop_oneof![4 => salad, 1 => collection::vec(any::<u8>(), 0..200)]
+    }
+
+    /// An object of the fields that a parser looks for, some of them odd or left out (""), and now and
+    /// then damaged.
+    fn object(fields: &'static [Field]) -> impl Strategy<Value = Vec<u8>> {
+        let field = |(name, values): &'static Field| {
+            sample::select(*values).prop_map(move |value| match value {
+                "" => String::new(),
+                value => format!("\"{name}\":{value},"),
+            })
+        };
+        let fields: Vec<_> = fields.iter().map(field).collect();
+        let damage = option::weighted(0.1, (any::<sample::Index>(), any::<u8>()));
+        (fields, damage).prop_map(|(fields, damage)| {
+            let mut json = format!("{{{}}}", fields.concat().trim_end_matches(',')).into_bytes();
+            if let Some((at, byte)) = damage {
+                let at = at.index(json.len());
+                json[at] = byte;
+            }
+            json
+        })
+    }
+
+    type Field = (&'static str, &'static [&'static str]);
+
+    const NUMBER: &[&str] = &["300", "\"300\"", "0", "-1", "1e999", "null", ""];
+    const TIME: &[&str] = &["1", "0", "18446744073709551615"];
+    const TEXT: &[&str] = &["\"a b\"", "\"\"", "\"\\u0000\"", "7", "null", ""];
+    const TOKENS: &[Field] = &[
+        ("access_token", &["\"at\"", "\"at\"", "\"at\"", "\"a\\nb\"", "\"\"", "7", ""]),
+        ("refresh_token", &["\"rt\"", "\"\"", "null", ""]),
+        ("token_type", &["\"Bearer\"", "\"bearer\"", "", "\"mac\"", "7"]),
+        ("expires_in", NUMBER),
+        ("refresh_expires_in", NUMBER),
+        ("scope", TEXT),
+        ("id_token", TEXT),
+        ("error", &["", "", "\"invalid_grant\"", "\"other\"", "7"]),
+    ];
+    const RECORD: &[Field] = &[
+        ("version", &["1", "1", "1", "1", "2", "\"1\""]),
+        ("login", &["\"l\"", "\"l\"", "\"l\"", "7"]),
+        ("generation", &["0", "7", "18446744073709551614", "18446744073709551615"]),
+        ("replayed", &["false", "true"]),
+        ("access_token", &["\"at\"", "\"at\"", "\"a\\nb\""]),
+        ("refresh_token", &["\"rt\"", "null", ""]),
+        ("logged_in_at", &["1", "0", ""]),
+        ("received_at", TIME),
+        ("expires_at", TIME),
+        ("refresh_expires_at", &["1", "null", ""]),
+        ("subject", &["\"a b\"", "null", ""]),
+        ("issued_by", &[PIN, PIN, PIN, "\"another\""]),
+    ];
+    const PIN: &str = "\"https://id.example.com/token client\"";
+    const METADATA: &[Field] = &[
+        ("issuer", &[SAID, SAID, SAID, "\"https://id.example.com/\"", ""]),
+        ("token_endpoint", &[URL, URL, LOCAL, "\"http://id.example.com/\"", "\"https://a@b.c/\""]),
+        ("revocation_endpoint", &[URL, LOCAL, "\"https://id.example.com/#a\"", "null", ""]),
+        ("authorization_endpoint", &[URL, "\"urn:a\"", ""]),
+        ("device_authorization_endpoint", &[URL, URL, "7", ""]),
+        ("authorization_response_iss_parameter_supported", &["true", "false", ""]),
+    ];
+    const SAID: &str = "\"https://id.example.com\"";
+    const URL: &str = "\"https://id.example.com/a?b=c\"";
+    const LOCAL: &str = "\"http://[::1]:8011/token\"";
+
+    #[test]
+    fn a_fair_share_of_what_is_made_up_is_read() {
+        let mut runner = TestRunner::deterministic();
+        let mut read = |fields, is_read: fn(&[u8]) -> bool| {
+            let inputs = (0..1000).map(|_| object(fields).new_tree(&mut runner).unwrap().current());
+            inputs.filter(|input| is_read(input)).count()
+        };
+        let shares = [
+            read(TOKENS, |input| TokenResponse::parse(input).is_ok()),
+            read(RECORD, |input| Record::from_bytes(input).read(&pin(), 0, Moment::now()).is_ok()),
+            read(METADATA, |input| ServerMetadata::read(ISSUER, input).is_ok()),
+        ];
+        assert!(shares.iter().all(|share| (50..950).contains(share)), "{shares:?} of 1000");
     }
 
     const CHALLENGE: &[&str] = &[
@@ -189,35 +336,65 @@ mod tests {
         fn any_challenge_is_read_and_only_a_bearer_challenge_forbids(
             input in input(CHALLENGE)
         ) {
-            super::challenge(&input);
+            challenge(&input);
         }
 
         #[test]
-        fn any_body_is_read_and_what_it_brings_can_be_used(input in input(JSON)) {
-            super::token_response(&input);
+        fn any_body_is_read_and_what_it_brings_can_be_used(
+            salad in input(JSON), object in object(TOKENS)
+        ) {
+            token_response(&salad);
+            token_response(&object);
         }
 
         #[test]
-        fn any_record_is_read_and_what_is_read_can_be_saved(input in input(JSON)) {
-            super::record(&input);
+        fn any_record_is_read_and_what_is_read_can_be_saved(
+            salad in input(JSON), object in object(RECORD)
+        ) {
+            record(&salad);
+            record(&object);
+        }
+
+        #[test]
+        fn any_metadata_is_of_the_issuer_and_names_no_place_that_others_can_read(
+            object in object(METADATA)
+        ) {
+            metadata(&object);
+        }
+
+        #[test]
+        fn any_claims_are_of_somebody_or_nobody(
+            salad in input(JSON), object in object(&[("iss", TEXT), ("sub", TEXT)])
+        ) {
+            claims(&salad);
+            claims(&object);
+        }
+
+        #[test]
+        fn any_note_is_read_and_nobody_without_the_key_writes_the_journal(
+            salad in input(JSON)
+        ) {
+            notes(&salad);
         }
 
         #[test]
         fn any_retry_after_is_an_hour_at_most(input in input(RETRY_AFTER)) {
-            super::retry_after(&input);
+            retry_after(&input);
         }
 
         #[test]
         fn any_answer_is_classified_and_only_invalid_grant_rejects(
-            status in 100..600u16, body in input(JSON)
+            status in 100..600u16, salad in input(JSON), object in object(TOKENS)
         ) {
-            super::answer(&[&status.to_be_bytes()[..], &body].concat());
+            for body in [salad, object] {
+                answer(&[&status.to_be_bytes()[..], &body].concat());
+            }
         }
 
         #[test]
         fn a_whole_record_survives_any_tokens(access in "[!-~]{1,40}", refresh in ".{0,40}") {
             let json = serde_json::json!({ "access_token": access, "refresh_token": refresh });
-            super::record(json.to_string().as_bytes());
+            record(json.to_string().as_bytes());
         }
     }
 }
