@@ -215,4 +215,21 @@ mod tests {
         landings.remove(0).land(Ok(2));
         assert_eq!(second.wait().await.unwrap(), 2);
     }
+
+    #[tokio::test]
+    async fn a_flight_of_a_later_login_takes_the_place_of_an_earlier_ones() {
+        let flights = SingleFlight::<u32>::new();
+        let mut landings = Vec::new();
+        let Joined::Waiting(first) = flights.join(0, || None::<()>, |l| landings.push(l)) else {
+            unreachable!("nothing makes it needless");
+        };
+        let Joined::Waiting(second) = flights.join(1, || None::<()>, |l| landings.push(l)) else {
+            unreachable!("nothing makes it needless");
+        };
+        assert!(first.wait().await.unwrap_err().is_logged_out());
+        assert!(flights.under_way(0).is_none() && flights.under_way(1).is_some());
+        landings.remove(0).land(Ok(1));
+        landings.remove(0).land(Ok(2));
+        assert_eq!(second.wait().await.unwrap(), 2);
+    }
 }
