@@ -172,6 +172,7 @@ const BAR: f64 = 420.0;
 
 const BEGIN: &str = "<!-- figures -->\n";
 const END: &str = "<!-- /figures -->";
-const INTRODUCTION: &str = "Measured in one run by `benches/report`, on a machine of two cores. \
-    Times are for comparing within a table; instructions and counts are the same everywhere but for \
-    the compiler.";
+const INTRODUCTION: &str = "Measured in one run by `benches/report`. Times are for comparing within \
+    a table, and so is the number of 401s, which hangs on them. Instructions differ a little with \
+    the compiler. \"In two waves\" is what a program could do that knew what was coming: all its \
+    requests are refused, one refresh follows, all are sent again.";

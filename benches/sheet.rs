@@ -24,7 +24,7 @@ pub struct Claim {
     pub figure: String,
     pub goal: String,
     pub is_met: bool,
-    /// The best of the others in the same run.
+    /// What is done by hand, in the same run.
     pub peer: String,
 }
 

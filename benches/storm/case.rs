@@ -116,6 +116,8 @@ impl Case {
             server.expire_access_tokens();
         }
 
+        // A program that refreshes by itself has its client by then.
+        let client = reqwest::Client::new();
         let begun = Instant::now();
         programs.iter_mut().for_each(|program| program.tell("go"));
         match (peer, self.deed) {
@@ -123,7 +125,7 @@ impl Case {
                 for program in &mut programs {
                     let _: Outcome = program.said();
                 }
-                let token = runtime.block_on(refresh(&program.login));
+                let token = runtime.block_on(refresh(&client, &program.login));
                 programs.iter_mut().for_each(|program| program.tell(&token));
             }
             (_, Deed::DropFirst(_)) => {
@@ -194,9 +196,9 @@ async fn login(server: &MockServer, issued: &Issued, file: &Path) -> Login {
     login
 }
 
-async fn refresh(login: &Login) -> String {
+async fn refresh(client: &reqwest::Client, login: &Login) -> String {
     let form = [("grant_type", "refresh_token"), ("refresh_token", &login.tokens.refresh)];
-    let answer = reqwest::Client::new().post(&login.token_url).form(&form).send().await;
+    let answer = client.post(&login.token_url).form(&form).send().await;
     let answer: serde_json::Value = answer.expect("an answer").json().await.expect("JSON");
     answer["access_token"].as_str().expect("a token").to_owned()
 }
