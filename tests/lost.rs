@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mock_server::MockServer;
 use reqwest_reauth::{MemoryStore, Record, Session, Shared, StoreError, TokenStore};
-use support::{Turnstile, client, endpoint, soon, tokens};
+use support::vault::User;
+use support::{Call, Turnstile, client, endpoint, found, soon, tokens};
 
 #[derive(Clone)]
 struct Lossy {
@@ -213,6 +214,35 @@ impl TokenStore for Damaged {
         self.has_copy.store(true, Ordering::SeqCst);
         Ok(())
     }
+}
+
+#[tokio::test]
+async fn a_login_that_failed_beside_a_lost_record_leaves_that_lost_and_ends_nobodys_session() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    let record = t.vault.memory.load().unwrap().unwrap();
+    t.vault.memory.clear().unwrap();
+    // The save fails, and so does the look whether it was done all the same.
+    let turnstile = t.vault.park_next(Call::Save);
+    let login = {
+        let (session, bob) = (session.clone(), tokens(&t.server.log_in("bob")));
+        tokio::spawn(async move { session.log_in(bob).await })
+    };
+    turnstile.arrived().await;
+    t.vault.fail(&[Call::Load, Call::Save]);
+    turnstile.open();
+    assert!(soon(login).await.unwrap().unwrap_err().is_store());
+    t.vault.fail(&[]);
+
+    t.server.expire_access_tokens();
+    for _ in 0..2 {
+        let error = t.get(&session).await.unwrap_err();
+        assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
+        tokio::time::sleep(found(&error).retry_after().unwrap_or_default()).await;
+    }
+    t.vault.memory.save(&record).unwrap();
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!(t.logouts.all(), []);
 }
 
 #[tokio::test]

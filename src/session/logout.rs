@@ -244,6 +244,8 @@ impl Core {
         let record = match self.store.read(Kept::load_to_clear).await {
             Ok(Some(record)) => record,
             Err(error) if error.is_transient() => return Err(error),
+            // Of a login that failed nothing is there; that an entry was lost stays noted.
+            Ok(None) if due.iter().all(|farewell| !farewell.revoke) => return Ok(()),
             // Gone already, but for what is noted of it or kept aside; or damaged, so that nobody
             // can use it. The user asked for it to go.
             Ok(None) | Err(_) => return locked.write(self, Undo::Nothing, Kept::clear).await,
