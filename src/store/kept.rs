@@ -152,8 +152,8 @@ impl Kept {
         Ok(Some(newer.map_or(record, |(newest, _)| newest)))
     }
 
-    /// Notes that the refresh token of `brief` is about to be sent, and makes sure of the room for
-    /// its answer. Both are durable on return.
+    /// Notes that the refresh token of `brief` is about to be sent, and makes sure that its answer
+    /// has a place to go. Both are durable on return.
     pub(crate) fn mark(&self, brief: &Brief) -> Result<Marked, StoreError> {
         self.notes.reserve(ROOM)?;
         self.prove()?;
