@@ -10,7 +10,7 @@ use mock_server::MockServer;
 use reqwest_reauth::{
     LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, TokenResponse, TokenStore,
 };
-use support::steps::{after_a_second, log_in, log_out};
+use support::steps::{after_a_second, log_in, log_out, user};
 use support::vault::User;
 use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens};
 
@@ -177,4 +177,37 @@ async fn a_save_that_lands_after_a_logout_elsewhere_is_cleared_and_its_tokens_re
     assert!(!t.server.family_alive(issued.family));
     assert_eq!(t.vault.text(), None);
     assert_eq!(t.logouts.all(), [LogoutReason::LoggedOutElsewhere]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_dropped_while_it_saves_keeps_the_others_out_until_that_has_landed() {
+    let t = User::new();
+    drop(t.logged_in().await);
+    let program = || {
+        let builder = support::builder(&t.server).store(t.vault.clone());
+        let builder = builder.state_dir(t.state.path().join("state"));
+        let builder = builder.lock_wait(Duration::from_millis(200));
+        builder.store_wait(Duration::from_secs(1)).build().unwrap()
+    };
+    let dropped = program();
+    t.server.expire_access_tokens();
+    let save = t.vault.park_next(Call::Save);
+    assert_eq!(t.get(&dropped).await.unwrap(), 200);
+    tokio::task::spawn_blocking(move || drop(dropped)).await.unwrap();
+    // The others have the new tokens from the journal, and write nothing beside that save.
+    let other = program();
+    assert_eq!(user(&other, &t.server).await, "alice");
+    let bob = tokens(&t.server.log_in("bob"));
+    let error = soon(other.log_in(bob.clone())).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    save.open();
+    let logged_in = async {
+        while other.log_in(bob.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(logged_in).await;
+    let next_start = program();
+    assert_eq!(user(&next_start, &t.server).await, "bob");
+    assert_eq!(t.server.counters().refreshes, 1);
 }

@@ -45,7 +45,8 @@ impl Gate {
 
 pub(crate) struct Locked {
     pub(crate) gate: OwnedMutexGuard<Gate>,
-    _process: Held,
+    /// Shared with the write that is going on.
+    process: Arc<Held>,
     /// While this is set, the end of the program waits.
     entered: Option<Entered>,
     late: Option<(LateWrite, Undo)>,
@@ -81,7 +82,7 @@ impl Locked {
         let process = core.lock.acquire(limit).await?;
         Ok(Self {
             gate,
-            _process: process,
+            process: Arc::new(process),
             entered: None,
             late: None,
             tokens: None,
@@ -117,13 +118,19 @@ impl Locked {
         Ok(self.gate.http.insert(http).clone())
     }
 
-    /// Writes to the store. The locks stay held until the call returns, however late that is.
+    /// Writes to the store. The locks stay held until the call returns, however late that is: the
+    /// one between processes even where the session is dropped before.
     pub(crate) async fn write<T: Send + 'static>(
         &mut self,
         core: &Core,
         undo: Undo,
         call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
+        let process = Arc::clone(&self.process);
+        let call = move |kept: &Kept| {
+            let _held = process;
+            call(kept)
+        };
         core.store.write(call).await.map_err(|(error, late)| {
             if let Some(late) = late {
                 core.set_trouble(Some(error.clone()));

@@ -200,13 +200,13 @@ impl StoreThread {
         patience: Patience,
     ) -> Result<T, GivenUp<T>> {
         let (reply, mut answer) = oneshot::channel();
-        // Whoever claims it first: the thread that begins, or the caller who gives up.
-        let claimed = Arc::new(AtomicBool::new(false));
-        let begins = Arc::clone(&claimed);
+        // Whoever takes it first: the thread that begins, or the caller who gives up.
+        let offered = Arc::new(Mutex::new(Some(call)));
+        let begins = Arc::clone(&offered);
         let job: Job = Box::new(move |store| {
-            if begins.swap(true, Ordering::SeqCst) {
+            let Some(call) = take(&begins) else {
                 return;
-            }
+            };
             let result = catch_unwind(AssertUnwindSafe(|| call(store)));
             // Nobody may be waiting any more.
             let _ = reply.send(result.unwrap_or_else(|_| {
@@ -231,7 +231,7 @@ impl StoreThread {
             Some(Ok(result)) => result.map_err(ended),
             Some(Err(_)) => Err(ended(StoreError::unavailable("the token store's thread is gone"))),
             None => {
-                let begun = claimed.swap(true, Ordering::SeqCst);
+                let begun = take(&offered).is_none();
                 let error = failed(StoreError::no_answer(limit));
                 Err(GivenUp { error, running: begun.then_some(answer) })
             }
@@ -307,6 +307,10 @@ impl fmt::Debug for StoreThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("StoreThread").field(&self.describe()).finish()
     }
+}
+
+fn take<T>(offered: &Mutex<Option<T>>) -> Option<T> {
+    offered.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Whether the read is over: it answered, or was dropped.
