@@ -1,5 +1,12 @@
 //! What the parsers promise of any input: the fuzz targets and the property tests both ask here.
 
+#[cfg(feature = "login")]
+mod login;
+#[cfg(feature = "login")]
+pub use login::{device_authorization, redirect};
+#[cfg(test)]
+mod made_up;
+
 use std::time::Duration;
 
 use base64::Engine;
@@ -161,40 +168,9 @@ mod tests {
     use proptest::prelude::*;
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
-    use proptest::{collection, option, sample};
 
+    use super::made_up::{Field, input, object};
     use super::*;
-
-    /// Anything, or a salad of the words that a parser looks for.
-    fn input(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
-        let word = sample::select(words).prop_map(|word| word.as_bytes().to_vec());
-        let piece = prop_oneof![8 => word, 1 => collection::vec(any::<u8>(), 0..4)];
-        let salad = collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat());
-        prop_oneof![4 => salad, 1 => collection::vec(any::<u8>(), 0..200)]
-    }
-
-    /// An object of the fields that a parser looks for, some of them odd or left out (""), and now and
-    /// then damaged.
-    fn object(fields: &'static [Field]) -> impl Strategy<Value = Vec<u8>> {
-        let field = |(name, values): &'static Field| {
-            sample::select(*values).prop_map(move |value| match value {
-                "" => String::new(),
-                value => format!("\"{name}\":{value},"),
-            })
-        };
-        let fields: Vec<_> = fields.iter().map(field).collect();
-        let damage = option::weighted(0.1, (any::<sample::Index>(), any::<u8>()));
-        (fields, damage).prop_map(|(fields, damage)| {
-            let mut json = format!("{{{}}}", fields.concat().trim_end_matches(',')).into_bytes();
-            if let Some((at, byte)) = damage {
-                let at = at.index(json.len());
-                json[at] = byte;
-            }
-            json
-        })
-    }
-
-    type Field = (&'static str, &'static [&'static str]);
 
     const NUMBER: &[&str] = &["300", "\"300\"", "0", "-1", "1e999", "null", ""];
     const TIME: &[&str] = &["1", "0", "18446744073709551615"];

@@ -244,6 +244,20 @@ async fn an_answer_of_another_issuer_or_of_none_where_one_is_due_is_refused() {
 }
 
 #[tokio::test]
+async fn an_answer_that_says_two_things_at_once_is_refused() {
+    let server = MockServer::start();
+    for name in ["code", "iss", "error"] {
+        let login = Login::begin(BrowserLogin::new(&at_issuer(&server))).await;
+        let mut back = decide(&login.url, "allow").await;
+        back.query_pairs_mut().append_pair(name, "other").append_pair(name, "another");
+        assert_eq!(page(back).await.0, 400);
+        let error = login.end().await.unwrap_err();
+        assert!(error.to_string().contains("says something twice"), "{name}: {error}");
+    }
+    assert_eq!(server.counters().token_requests, 0);
+}
+
+#[tokio::test]
 async fn a_code_without_its_verifier_is_worth_nothing() {
     let server = MockServer::start();
     let (mine, theirs) = (

@@ -178,20 +178,13 @@ impl Attempt {
             let Some(visit) = visited.recv().await else {
                 return Err(Error::login_timed_out());
             };
-            let said = |name: &str| {
-                let mut named = visit.query.iter().filter(|(key, _)| key == name);
-                // Said twice is not said (RFC 6749 §3.1).
-                let value = named.next().map(|(_, value)| value.clone());
-                value.filter(|value| named.next().is_none() && !value.is_empty())
-            };
-            if said("state").as_ref() != Some(self.state.secret()) {
+            let Some(code) = read(&visit.query, self.state.secret(), &self.server) else {
                 // An earlier login's page, or somebody else's: it must not end this one.
                 visit.show(Page::Stale);
                 continue;
-            }
-            let (issuer, error, code) = (said("iss"), said("error"), said("code"));
-            let result = match self.judge(issuer.as_deref(), error.as_deref(), code) {
-                Ok(code) => self.exchange(&code).await,
+            };
+            let result = match code {
+                Ok(code) => self.exchange(code).await,
                 Err(error) => Err(error),
             };
             visit.show(match &result {
@@ -200,31 +193,6 @@ impl Attempt {
                 Err(_) => Page::Failed,
             });
             return result;
-        }
-    }
-
-    /// The code, from the right issuer (RFC 9207 §2.4).
-    fn judge(
-        &self,
-        issuer: Option<&str>,
-        error: Option<&str>,
-        code: Option<String>,
-    ) -> Result<String, Error> {
-        let required = self.server.authorization_response_iss_parameter_supported;
-        match (issuer, self.server.issuer()) {
-            (Some(said), Some(ours)) if said != ours => {
-                return Err(Error::login("the answer is of another issuer"));
-            }
-            (None, _) if required => {
-                return Err(Error::login("the answer does not say its issuer"));
-            }
-            _ => {}
-        }
-        match (error, code) {
-            (Some("access_denied"), _) => Err(Error::denied()),
-            (Some(error), _) => Err(refused(error)),
-            (None, Some(code)) => Ok(code),
-            (None, None) => Err(Error::login("the answer has no code")),
         }
     }
 
@@ -238,6 +206,42 @@ impl Attempt {
         let tokens = self.endpoint.token_request(&self.http, &self.server, &fields);
         in_time(tokens).await.map_err(failed)
     }
+}
+
+/// The code that the browser brought, from the right issuer (RFC 6749 §4.1.2, RFC 9207 §2.4).
+/// `None` where it is not for the login with that `state`.
+pub(crate) fn read<'a>(
+    query: &'a [(String, String)],
+    state: &str,
+    server: &ServerMetadata,
+) -> Option<Result<&'a str, Error>> {
+    // Without a value is not said, and said twice is said by nobody (RFC 6749 §3.1).
+    let said = |name: &str| {
+        let mut named = query.iter().filter(|(key, value)| key == name && !value.is_empty());
+        match (named.next(), named.next()) {
+            (said, None) => Ok(said.map(|(_, value)| value.as_str())),
+            (_, Some(_)) => Err(Error::login("the answer says something twice")),
+        }
+    };
+    let is_ours = said("state").ok().flatten() == Some(state);
+    is_ours.then(|| {
+        let required = server.authorization_response_iss_parameter_supported;
+        match (said("iss")?, server.issuer()) {
+            (Some(said), Some(ours)) if said != ours => {
+                return Err(Error::login("the answer is of another issuer"));
+            }
+            (None, _) if required => {
+                return Err(Error::login("the answer does not say its issuer"));
+            }
+            _ => {}
+        }
+        match (said("error")?, said("code")?) {
+            (Some("access_denied"), _) => Err(Error::denied()),
+            (Some(error), _) => Err(refused(error)),
+            (None, Some(code)) => Ok(code),
+            (None, None) => Err(Error::login("the answer has no code")),
+        }
+    })
 }
 
 /// RFC 6749 §4.1.2.1. What isn't a code of that form is not repeated.

@@ -122,10 +122,7 @@ impl DeviceLogin {
         if !status.is_success() {
             return Err(failed(answer::refusal(status, &headers, &body, &[])));
         }
-        let asked: StandardDeviceAuthorizationResponse =
-            serde_json::from_slice(&body).map_err(|_| unusable())?;
-        let code = asked.device_code().secret().clone();
-        Ok((DevicePrompt::of(&asked)?, code, asked.interval().max(INTERVAL_MIN)))
+        read(&body)
     }
 
     /// RFC 8628 §3.4 and §3.5.
@@ -279,6 +276,15 @@ impl fmt::Debug for DevicePrompt {
         // Who has the code can be logged in by whoever asked for it.
         f.debug_struct("DevicePrompt").field("expires_in", &self.expires_in).finish_non_exhaustive()
     }
+}
+
+/// The answer to the request that begins a login: what the person has to do, the device code, and
+/// the pause between two looks (RFC 8628 §3.2).
+pub(crate) fn read(body: &[u8]) -> Result<(DevicePrompt, String, Duration), Error> {
+    let asked: StandardDeviceAuthorizationResponse =
+        serde_json::from_slice(body).map_err(|_| unusable())?;
+    let code = asked.device_code().secret().clone();
+    Ok((DevicePrompt::of(&asked)?, code, asked.interval().max(INTERVAL_MIN)))
 }
 
 fn unusable() -> Error {
