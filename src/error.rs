@@ -291,7 +291,11 @@ impl fmt::Display for Error {
             Kind::Busy => f.write_str("an earlier refresh or login of this session still goes on"),
             Kind::Locked(file, waited) => {
                 let seconds = waited.as_secs_f32();
-                write!(f, "another program has held the lock {file} for {seconds} seconds or more")
+                write!(
+                    f,
+                    "another program, or another session of this one, has held the lock {file} \
+                     for {seconds} seconds or more"
+                )
             }
             Kind::Configuration(what) => f.write_str(what),
             Kind::Store(store) => write!(f, "the token store failed: {store}"),

@@ -9,7 +9,7 @@ pub use browser::BrowserLogin;
 mod device;
 pub use device::{DeviceLogin, DeviceProgress, DevicePrompt};
 #[cfg(any(test, fuzzing))]
-pub(crate) use {browser::read as read_redirect, device::read as read_device_authorization};
+pub(crate) use {browser::read_redirect, device::read_device_authorization};
 mod loopback;
 mod page;
 mod trouble;

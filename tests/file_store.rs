@@ -483,26 +483,35 @@ async fn a_file_that_cannot_be_replaced_is_found_out_before_anything_is_sent() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_link_to_a_file_that_is_not_there_now_is_no_logout() {
+async fn a_link_in_place_of_the_file_is_an_error_and_no_logout_wherever_it_leads() {
     let (t, logouts) = (Files::new(), Logouts::default());
-    let (volume, away) = (t.directory.path().join("volume"), t.directory.path().join("away"));
-    t.session().log_in(tokens(&t.server.log_in("alice"))).await.unwrap();
-    fs::rename(&t.path, &volume).unwrap();
-    std::os::unix::fs::symlink(&volume, &t.path).unwrap();
+    let issued = t.server.log_in("alice");
+    t.session().log_in(tokens(&issued)).await.unwrap();
     let session = builder(&t.server).store(FileStore::new(&t.path)).on_logout(logouts.hook());
     let session = session.build().unwrap();
     assert_eq!(t.get(&session).await.unwrap(), 200);
-    fs::rename(&volume, &away).unwrap();
+    let moved = t.path.with_file_name("moved");
+    fs::rename(&t.path, &moved).unwrap();
     t.server.expire_access_tokens();
-    let error = t.get(&session).await.unwrap_err();
-    assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
-    assert!(chain(found(&error)).contains("a link to a file that is not there"), "{error:?}");
-    // Nor does it look so to the next start.
-    assert!(t.session().is_logged_in().await.unwrap_err().is_store());
-    fs::rename(&away, &volume).unwrap();
-    wait_out(found(&error).retry_after()).await;
-    assert_eq!(t.get(&session).await.unwrap(), 200);
-    assert_eq!((t.server.counters().token_requests, logouts.all()), (1, vec![]));
+    for target in ["moved", "nowhere", "session"] {
+        std::os::unix::fs::symlink(target, &t.path).unwrap();
+        let error = t.get(&session).await.unwrap_err();
+        assert!(found(&error).is_store() && found(&error).is_transient(), "{error:?}");
+        let (why, target) = (chain(found(&error)), t.path.with_file_name(target));
+        assert!(why.contains(&format!("leads to, {}", target.display())), "{why}");
+        // Nor is it to the next start, which writes nothing through it, and removes nothing.
+        let next = t.session();
+        assert!(next.is_logged_in().await.unwrap_err().is_store());
+        assert!(next.log_in(tokens(&issued)).await.unwrap_err().is_store());
+        assert!(soon(next.log_out()).await.unwrap_err().is_store());
+        wait_out(found(&error).retry_after()).await;
+        fs::remove_file(&t.path).unwrap();
+    }
+    assert_eq!((t.server.counters().token_requests, logouts.all()), (0, vec![]));
+    // Who names the file itself has it.
+    let direct = builder(&t.server).store(FileStore::new(&moved)).build().unwrap();
+    assert_eq!(t.get(&direct).await.unwrap(), 200);
+    assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token]);
 }
 
 // A store that can't be read.

@@ -178,7 +178,7 @@ impl Attempt {
             let Some(visit) = visited.recv().await else {
                 return Err(Error::login_timed_out());
             };
-            let Some(code) = read(&visit.query, self.state.secret(), &self.server) else {
+            let Some(code) = read_redirect(&visit.query, self.state.secret(), &self.server) else {
                 // An earlier login's page, or somebody else's: it must not end this one.
                 visit.show(Page::Stale);
                 continue;
@@ -210,12 +210,12 @@ impl Attempt {
 
 /// The code that the browser brought, from the right issuer (RFC 6749 §4.1.2, RFC 9207 §2.4).
 /// `None` where it is not for the login with that `state`.
-pub(crate) fn read<'a>(
+pub(crate) fn read_redirect<'a>(
     query: &'a [(String, String)],
     state: &str,
     server: &ServerMetadata,
 ) -> Option<Result<&'a str, Error>> {
-    // Without a value is not said, and said twice is said by nobody (RFC 6749 §3.1).
+    // What has no value is not said, and nothing may be said twice (RFC 6749 §3.1).
     let said = |name: &str| {
         let mut named = query.iter().filter(|(key, value)| key == name && !value.is_empty());
         match (named.next(), named.next()) {

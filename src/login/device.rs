@@ -122,7 +122,7 @@ impl DeviceLogin {
         if !status.is_success() {
             return Err(failed(answer::refusal(status, &headers, &body, &[])));
         }
-        read(&body)
+        read_device_authorization(&body)
     }
 
     /// RFC 8628 §3.4 and §3.5.
@@ -280,10 +280,15 @@ impl fmt::Debug for DevicePrompt {
 
 /// The answer to the request that begins a login: what the person has to do, the device code, and
 /// the pause between two looks (RFC 8628 §3.2).
-pub(crate) fn read(body: &[u8]) -> Result<(DevicePrompt, String, Duration), Error> {
+pub(crate) fn read_device_authorization(
+    body: &[u8],
+) -> Result<(DevicePrompt, String, Duration), Error> {
     let asked: StandardDeviceAuthorizationResponse =
         serde_json::from_slice(body).map_err(|_| unusable())?;
     let code = asked.device_code().secret().clone();
+    if code.is_empty() {
+        return Err(unusable());
+    }
     Ok((DevicePrompt::of(&asked)?, code, asked.interval().max(INTERVAL_MIN)))
 }
 

@@ -126,11 +126,7 @@ impl Locked {
         undo: Undo,
         call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        let process = Arc::clone(&self.process);
-        let call = move |kept: &Kept| {
-            let _held = process;
-            call(kept)
-        };
+        let call = self.holding(call);
         core.store.write(call).await.map_err(|(error, late)| {
             if let Some(late) = late {
                 core.set_trouble(Some(error.clone()));
@@ -138,6 +134,22 @@ impl Locked {
             }
             error
         })
+    }
+
+    /// `call`, which keeps the process lock until it returns, whoever still waits for it.
+    pub(crate) fn holding<T, F>(
+        &self,
+        call: F,
+    ) -> impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    {
+        let process = Arc::clone(&self.process);
+        move |kept| {
+            let _held = process;
+            call(kept)
+        }
     }
 
     /// # Errors

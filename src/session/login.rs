@@ -59,7 +59,11 @@ impl Core {
         let result = match self.take(&mut locked, once).await {
             Ok(true) => {
                 let result = self.log_in_locked(&mut locked, &login, attempt).await;
-                self.give_back(&result, once).await;
+                if let (Err(_), Some(once)) = (&result, once.map(str::to_owned)) {
+                    // Left as taken, it is refused where it could have been used, and no more.
+                    let forget = locked.holding(move |kept: &Kept| kept.forget_imported(&once));
+                    let _ = self.store.beside(forget).await;
+                }
                 result.map(|()| true)
             }
             result => result,
@@ -77,22 +81,14 @@ impl Core {
             return Ok(true);
         };
         locked.enter(self)?;
-        let take = move |kept: &Kept| {
+        let take = locked.holding(move |kept: &Kept| {
             let is_new = !kept.is_imported(&once)?;
             if is_new {
                 kept.note_imported(&once)?;
             }
             Ok(is_new)
-        };
+        });
         self.store.beside(take).await
-    }
-
-    /// A token whose login failed may be taken again.
-    async fn give_back(&self, result: &Result<(), Error>, once: Option<&str>) {
-        if let (Err(_), Some(once)) = (result, once.map(str::to_owned)) {
-            // Left as taken, it is refused where it could have been used, and no more.
-            let _ = self.store.beside(move |kept| kept.forget_imported(&once)).await;
-        }
     }
 
     async fn log_in_locked(

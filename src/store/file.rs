@@ -1,8 +1,8 @@
 //! A record in a plain file that only its owner can read.
 
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use zeroize::Zeroizing;
 
@@ -18,11 +18,12 @@ use crate::store::{Record, Shared, StoreError, TokenStore, durable};
 ///
 /// A save is whole or not at all: a new file is written beside the old one, flushed to the disk
 /// and renamed over it. A process's first refresh saves what is there once more before it sends
-/// anything: a file that can't be replaced is found out in time. Where `path` is a symbolic link, it
-/// is replaced by a file; all programs that share the file name it by the same path. A damaged
-/// record that a login replaces is kept aside, as `NAME.damaged`, until a logout. `NAME.lock` is
-/// what the programs that share the file take turns by; it is never removed. What else they note
-/// for each other (`NAME.mark`, `.room`, `.trace`, `.….out`, `.….refused`) holds no token.
+/// anything: a file that can't be replaced is found out in time. A symbolic link in its place is an
+/// error, as programs that name the file by the link and by itself would not see each other. A
+/// damaged record that a login replaces is kept aside, as `NAME.damaged`, until a logout.
+/// `NAME.lock` is what the programs that share the file take turns by; it is never removed. What
+/// else they note for each other (`NAME.mark`, `.room`, `.trace`, `.….out`, `.….refused`) holds no
+/// token.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,
@@ -33,6 +34,19 @@ impl FileStore {
     /// first save.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
+    }
+
+    /// The file, unless it is somewhere else: a save would replace the link, and the lock beside
+    /// it is not the one of who names the file itself.
+    fn file(&self) -> Result<&Path, StoreError> {
+        let Ok(elsewhere) = fs::read_link(&self.path) else {
+            return Ok(&self.path);
+        };
+        Err(StoreError::unavailable(format!(
+            "{} is a symbolic link: name the file that it leads to, {}",
+            self.path.display(),
+            durable::directory_of(&self.path).join(elsewhere).display()
+        )))
     }
 
     /// Where a damaged record is kept aside.
@@ -48,9 +62,6 @@ impl FileStore {
             io::ErrorKind::StorageFull => ": make room on the disk",
             io::ErrorKind::ReadOnlyFilesystem => ": choose a place that can be written to",
             io::ErrorKind::ResourceBusy => ": mount the directory in place of the file alone",
-            io::ErrorKind::NotFound if self.path.is_symlink() => {
-                ", a link to a file that is not there: mount its volume, or remove the link"
-            }
             _ => "",
         };
         let message = format!("could not {what} {}{hint}", self.path.display());
@@ -64,22 +75,20 @@ impl TokenStore for FileStore {
     }
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
-        match durable::read(&self.path).map(Zeroizing::new) {
+        match durable::read(self.file()?).map(Zeroizing::new) {
             Ok(bytes) => Ok(Some(Record::from_bytes(&bytes))),
-            // A link to what is not there now, as on a volume that is not mounted, is no logout.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path.is_symlink() => {
-                Ok(None)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", error)),
         }
     }
 
     fn save(&self, record: &Record) -> Result<(), StoreError> {
-        durable::replace(&self.path, record.as_bytes()).map_err(|error| self.failed("write", error))
+        durable::replace(self.file()?, record.as_bytes())
+            .map_err(|error| self.failed("write", error))
     }
 
     fn clear(&self) -> Result<(), StoreError> {
-        durable::remove(&self.path)
+        durable::remove(self.file()?)
             .and_then(|()| durable::remove(&self.damaged()))
             .map_err(|error| self.failed("remove", error))
     }
@@ -89,7 +98,7 @@ impl TokenStore for FileStore {
     }
 
     fn set_aside(&self) -> Result<(), StoreError> {
-        match durable::read(&self.path).map(Zeroizing::new) {
+        match durable::read(self.file()?).map(Zeroizing::new) {
             Ok(bytes) => durable::replace(&self.damaged(), &bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
