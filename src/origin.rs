@@ -127,5 +127,8 @@ mod tests {
         ] {
             assert_eq!(Origin::parse(text).is_ok(), ok, "{text}");
         }
+        let why = |url: &str| secure(&Url::parse(url).unwrap()).unwrap_err();
+        assert!(why("http://api.example.com").contains("to everybody on the way"));
+        assert_eq!(why("ftp://127.0.0.1"), "must be https");
     }
 }

@@ -4,6 +4,8 @@
 //! last copy goes. Access tokens are opaque and never parsed (RFC 9068 §6): expiry is what the
 //! token response said, and only a hint.
 
+mod expiry;
+pub(crate) use expiry::{Expiry, Freshness, LIFETIME_MAX, Moment};
 mod id_token;
 mod response;
 pub use response::TokenResponse;
@@ -11,7 +13,7 @@ pub use response::TokenResponse;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use http::HeaderValue;
 use zeroize::Zeroizing;
@@ -96,89 +98,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
-}
-
-/// Both clocks at one instant: the wall clock is what may be stored, the monotonic one is what
-/// nobody can set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
-    pub(crate) wall: SystemTime,
-    pub(crate) mono: Instant,
-}
-
-impl Moment {
-    pub(crate) fn now() -> Self {
-        Self { wall: SystemTime::now(), mono: Instant::now() }
-    }
-}
-
-/// How much longer an access token will do, as far as this machine can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Freshness {
-    /// Use it. Also what a token of unknown lifetime is, until a 401 says otherwise.
-    Fresh,
-    /// Use it, and refresh in the background.
-    Leeway,
-    /// Refresh first.
-    Expired,
-}
-
-/// When an access token ends, on both clocks: whichever comes first counts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Expiry {
-    pub(crate) at: Moment,
-    /// From when on it is refreshed ahead.
-    ahead: Moment,
-}
-
-impl Expiry {
-    /// The expiry of a token received just now.
-    pub(crate) fn after(lifetime: Duration, received: Moment) -> Self {
-        let at = Moment { wall: received.wall + lifetime, mono: received.mono + lifetime };
-        Self::new(at, leeway(lifetime), received)
-    }
-
-    /// The expiry of a token that was received at `received`, perhaps by another process, and
-    /// read from the store now.
-    pub(crate) fn restored(at: SystemTime, received: SystemTime, now: Moment) -> Self {
-        let lifetime = at.duration_since(received).unwrap_or_default().min(LIFETIME_MAX);
-        // A clock that was set back since must not make the token live longer than it does.
-        let left = at.duration_since(now.wall).unwrap_or_default().min(lifetime);
-        Self::new(Moment { wall: at, mono: now.mono + left }, leeway(lifetime), now)
-    }
-
-    fn new(at: Moment, leeway: Duration, now: Moment) -> Self {
-        let ahead = Moment {
-            // checked: what lies before the clock's own beginning has begun by now
-            wall: at.wall.checked_sub(leeway).unwrap_or(now.wall),
-            mono: at.mono.checked_sub(leeway).unwrap_or(now.mono),
-        };
-        Self { at, ahead }
-    }
-
-    pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
-        let is_before = |end: &Moment| now.wall < end.wall && now.mono < end.mono;
-        if is_before(&self.ahead) {
-            Freshness::Fresh
-        } else if is_before(&self.at) {
-            Freshness::Leeway
-        } else {
-            Freshness::Expired
-        }
-    }
-
-    /// How long until the leeway begins, by the clock that says it is sooner.
-    pub(crate) fn leeway_in(&self, now: Moment) -> Duration {
-        let wall = self.ahead.wall.duration_since(now.wall).unwrap_or_default();
-        wall.min(self.ahead.mono.saturating_duration_since(now.mono))
-    }
-}
-
-/// A fifth of the lifetime. A second at least, as some servers count in whole ones and end a token
-/// up to one early; but never more than half.
-fn leeway(lifetime: Duration) -> Duration {
-    (lifetime / 5).max(LEEWAY_MIN.min(lifetime / 2)).min(LEEWAY_MAX)
 }
 
 /// Where tokens came from: a 401 on a token just born of a refresh is not cured by another one.
@@ -373,68 +292,28 @@ fn origin_bit(origin: usize) -> u64 {
     1 << origin.min(63)
 }
 
-/// Ten years: some servers say "never" with a number that no clock can be added to.
-pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-const LEEWAY_MIN: Duration = Duration::from_secs(1);
-
-/// Long enough for a slow refresh to end before the token does.
-const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn secrets_are_redacted_in_debug() {
-        let token = RefreshToken::new(Secret::new("canary"), None);
+        let secret = Secret::new("canary");
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        let token = RefreshToken::new(secret, None);
         assert_eq!(format!("{token:?}"), "RefreshToken([redacted])");
-    }
-
-    #[test]
-    fn leeway_is_a_fifth_of_the_lifetime_within_bounds() {
-        let start = Moment::now();
-        for (lifetime, leeway) in
-            [(1_000, 500), (3_000, 1_000), (60_000, 12_000), (7_200_000, 300_000)]
-        {
-            let expiry = Expiry::after(Duration::from_millis(lifetime), start);
-            let at = |ms: u64| expiry.freshness_at(later(start, ms));
-            assert_eq!(at(lifetime - leeway - 1), Freshness::Fresh, "{lifetime}");
-            assert_eq!(at(lifetime - leeway), Freshness::Leeway, "{lifetime}");
-            assert_eq!(at(lifetime - 1), Freshness::Leeway, "{lifetime}");
-            assert_eq!(at(lifetime), Freshness::Expired, "{lifetime}");
-        }
-    }
-
-    #[test]
-    fn the_earlier_of_both_clocks_decides() {
-        let start = Moment::now();
-        let expiry = Expiry::after(Duration::from_secs(3600), start);
-        let asleep = Moment {
-            wall: start.wall + Duration::from_secs(4000),
-            mono: start.mono + Duration::from_secs(10),
-        };
-        assert_eq!(expiry.freshness_at(asleep), Freshness::Expired);
-        let set_back = Moment {
-            wall: start.wall - Duration::from_secs(4 * 3600),
-            mono: start.mono + Duration::from_secs(3600),
-        };
-        assert_eq!(expiry.freshness_at(set_back), Freshness::Expired);
-    }
-
-    #[test]
-    fn a_restored_token_never_outlives_its_lifetime_when_the_clock_was_set_back() {
-        let now = Moment::now();
-        let received = now.wall + Duration::from_secs(4 * 3600);
-        let expiry = Expiry::restored(received + Duration::from_secs(60), received, now);
-        assert_eq!(expiry.freshness_at(now), Freshness::Fresh);
-        assert_eq!(expiry.freshness_at(later(now, 60_000)), Freshness::Expired);
+        let tokens = tokens_of(TokenResponse::new("canary"), None);
+        let shown = r#"Tokens { login: "l", generation: 0, birth: Login, .. }"#;
+        assert_eq!(format!("{tokens:?}"), shown);
     }
 
     #[test]
     fn a_token_of_unknown_lifetime_is_fresh_until_refused() {
         let tokens = tokens_of(TokenResponse::new("a"), None);
-        let in_a_year = later(Moment::now(), 365 * 24 * 3600 * 1000);
+        let (now, year) = (Moment::now(), Duration::from_secs(365 * 24 * 3600));
+        let in_a_year = Moment { wall: now.wall + year, mono: now.mono + year };
         assert_eq!(tokens.freshness_at(in_a_year), Freshness::Fresh);
     }
 
@@ -454,6 +333,17 @@ mod tests {
         assert_eq!(rotated.refresh_expires_at, None);
     }
 
+    #[test]
+    fn an_origin_is_remembered_by_itself_up_to_the_63rd() {
+        for (origin, all) in [(0, vec![0]), (1, vec![1]), (62, vec![62]), (70, vec![63, 64, 70])] {
+            let tokens = tokens_of(TokenResponse::new("a"), None);
+            tokens.set_accepted_by(origin);
+            let known = [0, 1, 2, 61, 62, 63, 64, 70].into_iter();
+            let known: Vec<_> = known.filter(|known| tokens.accepted_by(*known)).collect();
+            assert_eq!(known, all);
+        }
+    }
+
     fn tokens_of(response: TokenResponse, previous: Option<&Tokens>) -> Tokens {
         let identity = Identity {
             login: LoginId("l".into()),
@@ -463,12 +353,5 @@ mod tests {
             key: None,
         };
         Tokens::received(&response, previous, identity, Moment::now())
-    }
-
-    fn later(from: Moment, ms: u64) -> Moment {
-        Moment {
-            wall: from.wall + Duration::from_millis(ms),
-            mono: from.mono + Duration::from_millis(ms),
-        }
     }
 }
