@@ -376,6 +376,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_write_behind_one_that_hangs_is_given_up_and_never_made() {
+        let (begins, begun) = mpsc::channel();
+        let (go, go_on) = mpsc::channel();
+        let store =
+            Hangs { begun: Arc::default(), begins: Mutex::new(begins), go_on: Mutex::new(go_on) };
+        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
+        let thread = StoreThread::new(kept, Duration::from_secs(3));
+        let held = Arc::new(());
+        let write = |hangs: bool| {
+            let held = Arc::clone(&held);
+            thread.write(move |kept| {
+                let _held = held;
+                if hangs { kept.load().map(drop) } else { unreachable!("it was given up") }
+            })
+        };
+        let mut first = pin!(write(true));
+        // Asked once, it has sent the job; then the clock stands until the job begins.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut first).await.is_err());
+        begun.recv().unwrap();
+        let (_, first) = first.await.unwrap_err();
+        assert_eq!(Arc::strong_count(&held), 2);
+        let (error, second) = write(false).await.unwrap_err();
+        assert!(error.is_store() && second.is_none());
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(go);
+        assert!(first.unwrap().landed().await);
+        assert_eq!(Arc::strong_count(&held), 1);
+        // The one that was given up comes first, and is nothing.
+        thread.write(|_| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_read_that_hangs_leaves_its_thread_alone_and_few_threads_are() {
         let (begins, begun_once) = mpsc::channel();
         let (go, go_on) = mpsc::channel();
