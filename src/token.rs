@@ -307,6 +307,7 @@ mod tests {
         let tokens = tokens_of(TokenResponse::new("canary"), None);
         let shown = r#"Tokens { login: "l", generation: 0, birth: Login, .. }"#;
         assert_eq!(format!("{tokens:?}"), shown);
+        assert_eq!(format!("{:?}", AccessToken(tokens.into())), "AccessToken([redacted])");
     }
 
     #[test]
@@ -334,6 +335,30 @@ mod tests {
     }
 
     #[test]
+    fn an_access_token_that_stays_keeps_its_age_and_the_new_refresh_token_counts() {
+        let minute = Duration::from_secs(60);
+        let login = TokenResponse::new("a0").refresh_token("r0").expires_in(minute);
+        let login = Tokens { birth: Birth::ReplayedRefresh, ..tokens_of(login, None) };
+        // Not of this moment, so that it can be told.
+        let received = login.received.and_then(|received| received.checked_sub(minute));
+        let received_at = login.received_at - minute;
+        let login = Tokens { received, received_at, ..login };
+        let response = TokenResponse::new("a\n1").refresh_token("r1").expires_in(60 * minute);
+        for (refused, in_a_moment) in [(false, Freshness::Fresh), (true, Freshness::Expired)] {
+            let tokens = Tokens::with_old_access(&response, &login, identity(7), refused);
+            assert_eq!(tokens.access.expose(), "a0");
+            assert_eq!(tokens.header, "Bearer a0");
+            assert_eq!((tokens.birth, tokens.generation), (Birth::ReplayedRefresh, 7));
+            assert_eq!((tokens.received, tokens.received_at), (received, received_at));
+            let now = Moment::now();
+            assert_eq!(tokens.freshness_at(now), in_a_moment);
+            let later = Moment { wall: now.wall + minute, mono: now.mono + minute };
+            assert_eq!(tokens.freshness_at(later), Freshness::Expired);
+            assert_eq!(tokens.refresh.as_ref().map(RefreshToken::secret), Some("r1"));
+        }
+    }
+
+    #[test]
     fn an_origin_is_remembered_by_itself_up_to_the_63rd() {
         for (origin, all) in [(0, vec![0]), (1, vec![1]), (62, vec![62]), (70, vec![63, 64, 70])] {
             let tokens = tokens_of(TokenResponse::new("a"), None);
@@ -345,13 +370,11 @@ mod tests {
     }
 
     fn tokens_of(response: TokenResponse, previous: Option<&Tokens>) -> Tokens {
-        let identity = Identity {
-            login: LoginId("l".into()),
-            epoch: 0,
-            generation: 0,
-            birth: Birth::Login,
-            key: None,
-        };
-        Tokens::received(&response, previous, identity, Moment::now())
+        Tokens::received(&response, previous, identity(0), Moment::now())
+    }
+
+    fn identity(generation: u64) -> Identity {
+        let login = LoginId("l".into());
+        Identity { login, epoch: 0, generation, birth: Birth::Login, key: None }
     }
 }
