@@ -429,3 +429,46 @@ fn encode(text: &str) -> String {
 
 /// Three bytes for each of the longest tokens that are seen.
 const FORM_ROOM: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Outcome;
+
+    fn metadata(issuer: &str, endpoints: &str) -> ServerMetadata {
+        let url = |name: &str| format!("{endpoints}/{name}");
+        let metadata = serde_json::json!({
+            "issuer": issuer,
+            "token_endpoint": url("token"),
+            "authorization_endpoint": url("authorize"),
+            "revocation_endpoint": url("revoke"),
+            "device_authorization_endpoint": url("device"),
+        });
+        ServerMetadata::read(issuer, metadata.to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_with_the_tokens_is_used_and_what_the_program_says_goes_over_it() {
+        let (http, issuer) = (Client::new(), "https://id.example.com");
+        let kept = metadata(issuer, "https://then.example.com");
+        let endpoint = OAuth2Endpoint::at_issuer(issuer, "client");
+        assert_eq!(endpoint.server(&http, Some(&kept)).await.unwrap(), kept);
+        let told = endpoint
+            .authorization_url("https://told.example.com/authorize")
+            .revocation_url("https://told.example.com/revoke")
+            .device_authorization_url("https://told.example.com/device");
+        let token_endpoint = kept.token_endpoint.clone();
+        let expected =
+            ServerMetadata { token_endpoint, ..metadata(issuer, "https://told.example.com") };
+        assert_eq!(told.server(&http, Some(&kept)).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_refresh_token_goes_to_no_other_issuer_than_its_own() {
+        let kept = metadata("https://other.example.com", "https://other.example.com");
+        let endpoint = OAuth2Endpoint::at_issuer("https://id.example.com", "client");
+        let error = endpoint.server(&Client::new(), Some(&kept)).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Misconfigured);
+        assert!(error.to_string().contains("of another issuer"), "{error}");
+    }
+}
