@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mock_server::{Fault, MockServer, Recorded, Route};
-use reqwest_reauth::{ClientSecret, LogoutReason, MemoryStore, OAuth2Endpoint, Session};
+use reqwest_reauth::{ClientSecret, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Session};
 use support::{Fixture, client, found, soon, tokens, tokens_without_expiry};
 
 /// Logs in with `endpoint` as it is set up by the test, and refreshes once.
@@ -79,19 +80,25 @@ async fn a_client_secret_goes_as_it_is_to_servers_that_want_that() {
 }
 
 #[tokio::test]
-async fn a_client_secret_that_is_asked_for_is_asked_for_at_each_request() {
+async fn a_client_secret_is_asked_for_at_each_refresh_and_nobody_is_kept_out_meanwhile() {
     let server = MockServer::builder().client("my-cli", "s&cret").start().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
     let asked = Arc::new(AtomicUsize::new(0));
     let secret = {
-        let asked = Arc::clone(&asked);
-        ClientSecret::ask(move || match asked.fetch_add(1, Ordering::SeqCst) {
-            0 => Err("the keychain is locked".to_owned()),
-            _ => Ok("s&cret".to_owned()),
+        let (asked, lock) = (Arc::clone(&asked), path.with_extension("lock"));
+        ClientSecret::ask(move || {
+            // A person may be asked.
+            File::open(&lock).unwrap().try_lock().unwrap();
+            match asked.fetch_add(1, Ordering::SeqCst) {
+                0 => Err("the keychain is locked".to_owned()),
+                _ => Ok("s&cret".to_owned()),
+            }
         })
     };
     let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli").client_secret(secret);
     let session = Session::builder("test", endpoint).origin(server.origin());
-    let session = session.store(MemoryStore::new()).build().unwrap();
+    let session = session.store(FileStore::new(path)).build().unwrap();
     session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
     server.expire_access_tokens();
     let get = || soon(client(&session).get(server.api_url("things")).send());
@@ -103,6 +110,9 @@ async fn a_client_secret_that_is_asked_for_is_asked_for_at_each_request() {
     tokio::time::sleep(found(&error).retry_after().unwrap()).await;
     assert_eq!(get().await.unwrap().status(), 200);
     assert_eq!((server.counters().refreshes, asked.load(Ordering::SeqCst)), (1, 2));
+    server.expire_access_tokens();
+    assert_eq!(get().await.unwrap().status(), 200);
+    assert_eq!((server.counters().refreshes, asked.load(Ordering::SeqCst)), (2, 3));
 }
 
 #[tokio::test]
