@@ -211,3 +211,18 @@ async fn a_session_that_is_dropped_while_it_saves_keeps_the_others_out_until_tha
     assert_eq!(user(&next_start, &t.server).await, "bob");
     assert_eq!(t.server.counters().refreshes, 1);
 }
+
+#[tokio::test]
+async fn a_first_login_that_lands_after_it_was_given_back_leaves_nobody_logged_in_and_nothing_lost()
+{
+    let t = User::new();
+    let session = t.program();
+    let save = t.vault.park_next(Call::Save);
+    let error = soon(session.log_in(tokens(&t.server.log_in("alice")))).await.unwrap_err();
+    assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+    save.open();
+    soon(session.drain()).await;
+    assert_eq!(t.vault.text(), None);
+    // An entry that is gone though nobody has logged out would be an error.
+    assert!(!t.program().is_logged_in().await.unwrap());
+}

@@ -261,3 +261,18 @@ async fn a_login_that_was_given_back_over_a_damaged_record_leaves_it_damaged_and
     assert!(says.is_store() && !says.is_transient() && !says.is_logged_out(), "{says:?}");
     assert!(store.has_copy.load(Ordering::SeqCst));
 }
+
+#[tokio::test]
+async fn a_login_writes_nothing_over_what_cannot_be_read_now() {
+    let t = User::new();
+    let (_session, issued) = t.logged_in().await;
+    let before = t.vault.text();
+    t.vault.fail(&[Call::Load]);
+    let error = t.program().log_in(tokens(&t.server.log_in("bob"))).await.unwrap_err();
+    assert!(error.is_store() && error.is_transient() && error.tokens().is_some(), "{error:?}");
+    t.vault.fail(&[]);
+    assert_eq!(t.vault.text(), before);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    assert!(t.server.family_alive(issued.family));
+}
