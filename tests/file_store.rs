@@ -351,6 +351,46 @@ async fn tokens_that_cannot_be_saved_are_in_use_and_saved_when_the_store_recover
 }
 
 #[tokio::test]
+async fn new_tokens_go_over_what_was_damaged_meanwhile_and_over_nothing_that_is_only_not_readable()
+{
+    type Failure = fn(&str) -> StoreError;
+    let damaged: Failure = |why| StoreError::corrupt(why);
+    let locked: Failure = |why| StoreError::locked(why);
+    for (failure, is_written) in [(damaged, true), (locked, false)] {
+        let (server, memory) = (MockServer::start(), MemoryStore::new());
+        let fails = Arc::new(AtomicBool::new(false));
+        let ask = {
+            let fails = Arc::clone(&fails);
+            move |call| match call {
+                Call::Load if fails.load(Ordering::SeqCst) => Err(failure("the test says so")),
+                _ => Ok(()),
+            }
+        };
+        let session = builder(&server).store(AskingStore { memory: memory.clone(), ask });
+        let session = session.build().unwrap();
+        let issued = server.log_in("alice");
+        session.log_in(tokens(&issued)).await.unwrap();
+        server.expire_access_tokens();
+        let hold = server.hold(Route::Token);
+        let meanwhile = async {
+            hold.arrived(1).await;
+            fails.store(true, Ordering::SeqCst);
+            hold.release();
+        };
+        let request = client(&session).get(server.api_url("x")).send();
+        let (response, ()) = soon(async { tokio::join!(request, meanwhile) }).await;
+        assert_eq!(response.unwrap().status(), 200);
+        let stored = || memory.load().unwrap().unwrap().as_bytes().to_vec();
+        let current = server.current_refresh_token(issued.family).unwrap();
+        let is_stored = || String::from_utf8(stored()).unwrap().contains(&current);
+        assert_eq!(is_stored(), is_written);
+        fails.store(false, Ordering::SeqCst);
+        soon(session.drain()).await;
+        assert!(is_stored());
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_that_is_wanted_while_tokens_are_unsaved_waits_and_never_sends_the_spent_one() {
     let server = MockServer::start();
     let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
