@@ -391,6 +391,30 @@ async fn new_tokens_go_over_what_was_damaged_meanwhile_and_over_nothing_that_is_
 }
 
 #[tokio::test]
+async fn new_tokens_go_over_no_newer_ones() {
+    let (server, memory) = (MockServer::start(), MemoryStore::new());
+    let session = builder(&server).store(memory.clone()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    let hold = server.hold(Route::Token);
+    // By a program that does not see our lock.
+    let meanwhile = async {
+        hold.arrived(1).await;
+        let record = memory.load().unwrap().unwrap().as_bytes().to_vec();
+        let record = String::from_utf8(record).unwrap();
+        let newer = record.replace(r#""generation":0"#, r#""generation":9"#);
+        assert_ne!(newer, record);
+        memory.save(&Record::from_bytes(newer.as_bytes())).unwrap();
+        hold.release();
+        newer
+    };
+    let request = client(&session).get(server.api_url("x")).send();
+    let (_, newer) = soon(async { tokio::join!(request, meanwhile) }).await;
+    soon(session.drain()).await;
+    assert_eq!(memory.load().unwrap().unwrap().as_bytes(), newer.as_bytes());
+}
+
+#[tokio::test]
 async fn a_refresh_that_is_wanted_while_tokens_are_unsaved_waits_and_never_sends_the_spent_one() {
     let server = MockServer::start();
     let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
