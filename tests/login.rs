@@ -158,6 +158,9 @@ struct Unsure {
     writes: AtomicUsize,
     /// How many writes fail after that one.
     fails: usize,
+    /// How often it can't be read after that one, or until the next save, and how that is told.
+    unreadable: Option<(usize, fn(&str) -> StoreError)>,
+    reads: AtomicUsize,
 }
 
 impl TokenStore for Unsure {
@@ -166,6 +169,12 @@ impl TokenStore for Unsure {
     }
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
+        if let Some((times, error)) = self.unreadable
+            && self.writes.load(Ordering::SeqCst) == 2
+            && self.reads.fetch_add(1, Ordering::SeqCst) < times
+        {
+            return Err(error("not now"));
+        }
         self.memory.load()
     }
 
@@ -207,6 +216,32 @@ async fn a_login_that_was_stored_though_its_save_failed_leaves_the_one_before_as
         };
         assert_eq!(stored().contains(&alice.refresh_token), fails < 2);
 
+        server.expire_access_tokens();
+        assert_eq!(user(&session, &server).await, "alice");
+        let counters = server.counters();
+        assert_eq!((counters.token_requests, counters.refreshes, counters.reuses), (1, 1, 0));
+        assert!(stored().contains(&server.current_refresh_token(alice.family).unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_login_whose_failed_save_left_the_store_unreadable_leaves_the_one_before_as_it_was() {
+    let (locked, damaged): (fn(&str) -> _, fn(&str) -> _) =
+        (|why| StoreError::locked(why), |why| StoreError::corrupt(why));
+    for unreadable in [(1, locked), (usize::MAX, damaged)] {
+        let (server, memory) = (MockServer::start(), MemoryStore::new());
+        let unreadable = Some(unreadable);
+        let store = Unsure { memory: memory.clone(), unreadable, ..Unsure::default() };
+        let session = builder(&server).store(store).build().unwrap();
+        let alice = server.log_in("alice");
+        session.log_in(tokens(&alice)).await.unwrap();
+        let error = soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap_err();
+        assert!(error.is_store() && error.is_transient(), "{error:?}");
+        let stored = || {
+            let record = memory.load().unwrap().unwrap();
+            String::from_utf8(record.as_bytes().to_vec()).unwrap()
+        };
+        assert!(stored().contains(&alice.refresh_token));
         server.expire_access_tokens();
         assert_eq!(user(&session, &server).await, "alice");
         let counters = server.counters();
