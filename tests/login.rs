@@ -151,6 +151,8 @@ async fn a_login_that_cannot_be_stored_gives_its_tokens_back_and_changes_nothing
     assert_eq!(user(&session, &server).await, "bob");
 }
 
+type Failure = fn(&str) -> StoreError;
+
 /// A store whose second save is told as failed, though it was done.
 #[derive(Default)]
 struct Unsure {
@@ -159,7 +161,7 @@ struct Unsure {
     /// How many writes fail after that one.
     fails: usize,
     /// How often it can't be read after that one, or until the next save, and how that is told.
-    unreadable: Option<(usize, fn(&str) -> StoreError)>,
+    unreadable: Option<(usize, Failure)>,
     reads: AtomicUsize,
 }
 
@@ -226,8 +228,8 @@ async fn a_login_that_was_stored_though_its_save_failed_leaves_the_one_before_as
 
 #[tokio::test]
 async fn a_login_whose_failed_save_left_the_store_unreadable_leaves_the_one_before_as_it_was() {
-    let (locked, damaged): (fn(&str) -> _, fn(&str) -> _) =
-        (|why| StoreError::locked(why), |why| StoreError::corrupt(why));
+    let locked: Failure = |why| StoreError::locked(why);
+    let damaged: Failure = |why| StoreError::corrupt(why);
     for unreadable in [(1, locked), (usize::MAX, damaged)] {
         let (server, memory) = (MockServer::start(), MemoryStore::new());
         let unreadable = Some(unreadable);
@@ -248,6 +250,19 @@ async fn a_login_whose_failed_save_left_the_store_unreadable_leaves_the_one_befo
         assert_eq!((counters.token_requests, counters.refreshes, counters.reuses), (1, 1, 0));
         assert!(stored().contains(&server.current_refresh_token(alice.family).unwrap()));
     }
+}
+
+#[tokio::test]
+async fn new_tokens_that_were_stored_though_their_save_failed_are_told_as_saved() {
+    let (server, memory) = (MockServer::start(), MemoryStore::new());
+    let store = Unsure { memory: memory.clone(), ..Unsure::default() };
+    let session = builder(&server).store(store).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    let mut events = session.events();
+    server.expire_access_tokens();
+    assert_eq!(user(&session, &server).await, "alice");
+    soon(session.drain()).await;
+    assert_eq!(names(&mut events), ["not persisted", "refreshed", "persisted"]);
 }
 
 #[tokio::test]

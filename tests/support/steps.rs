@@ -80,6 +80,8 @@ pub fn name(event: &Event) -> &'static str {
         Event::LoggedIn => "logged in",
         Event::Refreshed => "refreshed",
         Event::LoggedOut(_) => "logged out",
+        Event::PersistFailed(_) => "not persisted",
+        Event::Persisted => "persisted",
         other => panic!("{other:?}"),
     }
 }
