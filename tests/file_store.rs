@@ -19,7 +19,7 @@ use reqwest_reauth::{
     StoreError, TokenStore,
 };
 use support::{
-    AskingStore, Call, Logouts, Turnstile, builder, client, found, refresh_tokens_sent, soon,
+    AskingStore, Call, Logouts, Turnstile, builder, client, found, refresh_tokens_sent, soon, text,
     tokens,
 };
 use tempfile::TempDir;
@@ -338,8 +338,7 @@ async fn tokens_that_cannot_be_saved_are_in_use_and_saved_when_the_store_recover
     assert!(matches!(soon(events.next()).await, Some(Event::Persisted)));
     assert_eq!(saves.load(Ordering::SeqCst), 4);
     let current = server.current_refresh_token(issued.family).unwrap();
-    let stored = String::from_utf8(memory.load().unwrap().unwrap().as_bytes().to_vec()).unwrap();
-    assert!(stored.contains(&current));
+    assert!(text(&memory).unwrap().contains(&current));
 
     // The next refresh goes on from there.
     server.expire_access_tokens();
@@ -380,9 +379,8 @@ async fn new_tokens_go_over_what_was_damaged_meanwhile_and_over_nothing_that_is_
         let request = client(&session).get(server.api_url("x")).send();
         let (response, ()) = soon(async { tokio::join!(request, meanwhile) }).await;
         assert_eq!(response.unwrap().status(), 200);
-        let stored = || memory.load().unwrap().unwrap().as_bytes().to_vec();
         let current = server.current_refresh_token(issued.family).unwrap();
-        let is_stored = || String::from_utf8(stored()).unwrap().contains(&current);
+        let is_stored = || text(&memory).unwrap().contains(&current);
         assert_eq!(is_stored(), is_written);
         fails.store(false, Ordering::SeqCst);
         soon(session.drain()).await;
@@ -400,8 +398,7 @@ async fn new_tokens_go_over_no_newer_ones() {
     // By a program that does not see our lock.
     let meanwhile = async {
         hold.arrived(1).await;
-        let record = memory.load().unwrap().unwrap().as_bytes().to_vec();
-        let record = String::from_utf8(record).unwrap();
+        let record = text(&memory).unwrap();
         let newer = record.replace(r#""generation":0"#, r#""generation":9"#);
         assert_ne!(newer, record);
         memory.save(&Record::from_bytes(newer.as_bytes())).unwrap();
@@ -411,7 +408,7 @@ async fn new_tokens_go_over_no_newer_ones() {
     let request = client(&session).get(server.api_url("x")).send();
     let (_, newer) = soon(async { tokio::join!(request, meanwhile) }).await;
     soon(session.drain()).await;
-    assert_eq!(memory.load().unwrap().unwrap().as_bytes(), newer.as_bytes());
+    assert_eq!(text(&memory), Some(newer));
 }
 
 #[tokio::test]

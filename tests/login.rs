@@ -11,7 +11,7 @@ use reqwest_reauth::{
     TokenStore,
 };
 use support::steps::{get, given_back, history, json, log_in, log_out, name, names, user};
-use support::{AskingStore, Call, Fixture, access_tokens_sent, builder, found, soon, tokens};
+use support::{AskingStore, Call, Fixture, access_tokens_sent, builder, found, soon, text, tokens};
 
 // A new login.
 
@@ -201,28 +201,30 @@ impl TokenStore for Unsure {
     }
 }
 
+/// Bob's login fails where alice is logged in, and leaves her so: her record is back at once, or
+/// with her next refresh.
+async fn leaves_alice_logged_in(store: Unsure, is_back_at_once: bool) {
+    let (server, memory) = (MockServer::start(), store.memory.clone());
+    let session = builder(&server).store(store).build().unwrap();
+    let alice = server.log_in("alice");
+    session.log_in(tokens(&alice)).await.unwrap();
+    let error = soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap_err();
+    assert!(error.is_store() && error.is_transient(), "{error:?}");
+    let holds = |token: &str| text(&memory).unwrap().contains(token);
+    assert_eq!(holds(&alice.refresh_token), is_back_at_once);
+
+    server.expire_access_tokens();
+    assert_eq!(user(&session, &server).await, "alice");
+    let counters = server.counters();
+    assert_eq!((counters.token_requests, counters.refreshes, counters.reuses), (1, 1, 0));
+    assert!(holds(&server.current_refresh_token(alice.family).unwrap()));
+}
+
 #[tokio::test]
 async fn a_login_that_was_stored_though_its_save_failed_leaves_the_one_before_as_it_was() {
     // It can be taken back at once; when the locks are left; or only by the next refresh.
     for fails in 0..3 {
-        let (server, memory) = (MockServer::start(), MemoryStore::new());
-        let store = Unsure { memory: memory.clone(), fails, ..Unsure::default() };
-        let session = builder(&server).store(store).build().unwrap();
-        let alice = server.log_in("alice");
-        session.log_in(tokens(&alice)).await.unwrap();
-        let error = soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap_err();
-        assert!(error.is_store() && error.is_transient(), "{error:?}");
-        let stored = || {
-            let record = memory.load().unwrap().unwrap();
-            String::from_utf8(record.as_bytes().to_vec()).unwrap()
-        };
-        assert_eq!(stored().contains(&alice.refresh_token), fails < 2);
-
-        server.expire_access_tokens();
-        assert_eq!(user(&session, &server).await, "alice");
-        let counters = server.counters();
-        assert_eq!((counters.token_requests, counters.refreshes, counters.reuses), (1, 1, 0));
-        assert!(stored().contains(&server.current_refresh_token(alice.family).unwrap()));
+        leaves_alice_logged_in(Unsure { fails, ..Unsure::default() }, fails < 2).await;
     }
 }
 
@@ -231,32 +233,15 @@ async fn a_login_whose_failed_save_left_the_store_unreadable_leaves_the_one_befo
     let locked: Failure = |why| StoreError::locked(why);
     let damaged: Failure = |why| StoreError::corrupt(why);
     for unreadable in [(1, locked), (usize::MAX, damaged)] {
-        let (server, memory) = (MockServer::start(), MemoryStore::new());
         let unreadable = Some(unreadable);
-        let store = Unsure { memory: memory.clone(), unreadable, ..Unsure::default() };
-        let session = builder(&server).store(store).build().unwrap();
-        let alice = server.log_in("alice");
-        session.log_in(tokens(&alice)).await.unwrap();
-        let error = soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap_err();
-        assert!(error.is_store() && error.is_transient(), "{error:?}");
-        let stored = || {
-            let record = memory.load().unwrap().unwrap();
-            String::from_utf8(record.as_bytes().to_vec()).unwrap()
-        };
-        assert!(stored().contains(&alice.refresh_token));
-        server.expire_access_tokens();
-        assert_eq!(user(&session, &server).await, "alice");
-        let counters = server.counters();
-        assert_eq!((counters.token_requests, counters.refreshes, counters.reuses), (1, 1, 0));
-        assert!(stored().contains(&server.current_refresh_token(alice.family).unwrap()));
+        leaves_alice_logged_in(Unsure { unreadable, ..Unsure::default() }, true).await;
     }
 }
 
 #[tokio::test]
 async fn new_tokens_that_were_stored_though_their_save_failed_are_told_as_saved() {
-    let (server, memory) = (MockServer::start(), MemoryStore::new());
-    let store = Unsure { memory: memory.clone(), ..Unsure::default() };
-    let session = builder(&server).store(store).build().unwrap();
+    let server = MockServer::start();
+    let session = builder(&server).store(Unsure::default()).build().unwrap();
     session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
     let mut events = session.events();
     server.expire_access_tokens();

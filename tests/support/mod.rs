@@ -144,6 +144,12 @@ impl Fixture {
     }
 }
 
+/// What the store holds.
+pub fn text(memory: &MemoryStore) -> Option<String> {
+    let record = memory.load().unwrap();
+    record.map(|record| String::from_utf8(record.as_bytes().to_vec()).unwrap())
+}
+
 /// The access tokens that came with API requests, in order of arrival.
 pub fn access_tokens_sent(server: &MockServer) -> Vec<String> {
     let sent = server.requests(mock_server::Route::Api);

@@ -44,8 +44,7 @@ impl Vault {
 
     /// What it holds.
     pub fn text(&self) -> Option<String> {
-        let record = self.memory.load().unwrap();
-        record.map(|record| String::from_utf8(record.as_bytes().to_vec()).unwrap())
+        super::text(&self.memory)
     }
 
     fn ask(&self, call: Call) -> Result<(), StoreError> {
