@@ -25,40 +25,97 @@ impl Place {
 }
 
 /// The latest methods and paths accepted at one origin: a table that needs no lock and never
-/// grows. Of two that share a slot the later one stays, and the other counts as never accepted.
-pub(super) struct PlaceSet(Box<[AtomicU64]>);
+/// grows. Where a row is full, one of its places makes way, and counts as never accepted.
+pub(super) struct PlaceSet(Box<[Row]>);
+
+/// A line of the processor's cache. 0 stands for nothing.
+#[repr(align(64))]
+#[derive(Default)]
+struct Row([AtomicU64; PLACES]);
 
 impl PlaceSet {
     pub(super) fn new() -> Self {
-        Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
+        Self((0..ROWS).map(|_| Row::default()).collect())
     }
 
     pub(super) fn contains(&self, place: Place) -> bool {
-        self.slot(place).load(Ordering::Relaxed) == place.path
+        self.row(place).iter().any(|slot| slot.load(Ordering::Relaxed) == place.path)
     }
 
     /// `true` if it wasn't in.
     pub(super) fn insert(&self, place: Place) -> bool {
-        let slot = self.slot(place);
-        slot.load(Ordering::Relaxed) != place.path && {
-            slot.store(place.path, Ordering::Relaxed);
-            true
+        if self.contains(place) {
+            return false;
         }
+        let row = self.row(place);
+        let is_put = |slot: &AtomicU64| {
+            slot.compare_exchange(0, place.path, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        if !row.iter().any(is_put) {
+            row[place.path as usize % PLACES].store(place.path, Ordering::Relaxed);
+        }
+        true
     }
 
     pub(super) fn remove(&self, place: Place) {
-        // It may be another's by now: that one is only refreshed a little less readily.
-        self.slot(place).store(0, Ordering::Relaxed);
+        for slot in self.row(place) {
+            // Another's by now stays.
+            let _ = slot.compare_exchange(place.path, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn clear(&self) {
-        self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        let slots = self.0.iter().flat_map(|row| &row.0);
+        slots.for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
 
-    fn slot(&self, place: Place) -> &AtomicU64 {
-        &self.0[(place.path >> 48) as usize % SLOTS]
+    fn row(&self, place: Place) -> &[AtomicU64; PLACES] {
+        &self.0[(place.path >> 48) as usize % ROWS].0
     }
 }
 
+const PLACES: usize = 8;
+
 /// More paths than a program uses at a time; 8 KiB for each origin.
-const SLOTS: usize = 1024;
+const ROWS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(path: &str, count: usize) -> Vec<Place> {
+        (0..count).map(|n| Place::new(0, &Method::GET, &format!("{path}{n}"))).collect()
+    }
+
+    #[test]
+    fn the_paths_of_a_busy_program_are_all_remembered() {
+        for path in ["/api/items/", "/v1/users/me/repositories/", "/"] {
+            let (set, places) = (PlaceSet::new(), places(path, 200));
+            assert!(places.iter().all(|place| set.insert(*place)));
+            assert!(places.iter().all(|place| set.contains(*place) && !set.insert(*place)));
+        }
+    }
+
+    #[test]
+    fn of_too_many_the_latest_is_remembered() {
+        let set = PlaceSet::new();
+        for place in places("/", 20 * ROWS * PLACES) {
+            assert!(set.insert(place));
+            assert!(set.contains(place));
+        }
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_nothing_else() {
+        let (set, places) = (PlaceSet::new(), places("/", 200));
+        assert!(places.iter().all(|place| set.insert(*place)));
+        let (gone, stay) = places.split_at(100);
+        gone.iter().for_each(|place| set.remove(*place));
+        assert!(!gone.iter().any(|place| set.contains(*place)));
+        assert!(stay.iter().all(|place| set.contains(*place)));
+        // Into the gaps, and once.
+        assert!(gone.iter().all(|place| set.insert(*place)));
+        set.clear();
+        assert!(!places.iter().any(|place| set.contains(*place)));
+    }
+}
