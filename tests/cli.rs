@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -45,11 +45,21 @@ impl Machine {
     }
 
     fn first_login(&self, tokens: &str, more: &[&str]) -> Done {
-        let (token, revoke) = (self.server.token_url(), self.server.revocation_url());
+        let revoke = self.server.revocation_url();
+        let more = [&["--revocation-endpoint", &revoke], more].concat();
+        self.login_at(&self.server.token_url(), tokens, &more)
+    }
+
+    /// As `log_in`, with another token endpoint.
+    fn log_in_at(&self, token_endpoint: &str) {
+        let tokens = self.server.log_in("alice").json();
+        assert_eq!(self.login_at(token_endpoint, &tokens, &[]).code, 0);
+    }
+
+    fn login_at(&self, token_endpoint: &str, tokens: &str, more: &[&str]) -> Done {
         let (origin, store) = (self.server.origin(), self.store());
-        let mut args = vec!["login", "--tokens-stdin", "--token-endpoint", &token];
-        args.extend(["--client-id", "cli", "--revocation-endpoint", &revoke]);
-        args.extend(["--origin", &origin, "--store", &store]);
+        let mut args = vec!["login", "--tokens-stdin", "--token-endpoint", token_endpoint];
+        args.extend(["--client-id", "cli", "--origin", &origin, "--store", &store]);
         args.extend(more);
         self.run_with(&args, tokens.as_bytes(), &[])
     }
@@ -531,15 +541,27 @@ fn token_requests_take_the_proxy_of_the_system() {
         BufReader::new(stream).read_line(&mut line).unwrap();
         line
     });
-    let (origin, store) = (machine.server.origin(), machine.store());
-    let mut args = vec!["login", "--tokens-stdin", "--client-id", "cli", "--origin", &origin];
-    args.extend(["--store", &store, "--token-endpoint", "https://id.example.invalid/token"]);
-    let tokens = machine.server.log_in("alice").json();
-    assert_eq!(machine.run_with(&args, tokens.as_bytes(), &[]).code, 0);
+    machine.log_in_at("https://id.example.invalid/token");
 
     machine.server.expire_access_tokens();
     let environment = [("HTTPS_PROXY", address.as_str()), ("NO_PROXY", "127.0.0.1")];
     let call = machine.run_with(&["call", &machine.api("hello")], b"", &environment);
     assert_eq!(call.code, 4, "{call:?}");
     assert_eq!(asked.join().unwrap().trim_end(), "CONNECT id.example.invalid:443 HTTP/1.1");
+}
+
+#[test]
+fn a_token_endpoint_on_this_machine_is_asked_without_the_proxy_of_the_system() {
+    let machine = Machine::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    machine.log_in_at(&machine.server.token_url().replace("127.0.0.1", "localhost"));
+
+    machine.server.expire_access_tokens();
+    let environment = [("HTTP_PROXY", address.as_str()), ("NO_PROXY", "127.0.0.1")];
+    let call = machine.run_with(&["call", &machine.api("hello")], b"", &environment);
+    assert_eq!(call.code, 0, "{call:?}");
+    assert_eq!(machine.server.counters().refreshes, 1);
+    proxy.set_nonblocking(true).unwrap();
+    assert_eq!(proxy.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }

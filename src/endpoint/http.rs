@@ -1,5 +1,7 @@
 //! What all requests to an authorization server have in common.
 
+use std::sync::OnceLock;
+
 use reqwest::{Client, Response, Url};
 use zeroize::Zeroizing;
 
@@ -8,12 +10,19 @@ use crate::refresh::client;
 
 /// The client for a request to `url`.
 pub(crate) fn client_for(http: &Client, url: &Url) -> Result<Client, RefreshError> {
-    match url.scheme() {
-        "https" => Ok(http.clone()),
-        // Plain http is for this machine: through a proxy the token would leave it.
-        _ => Ok(client(Client::builder().no_proxy()).build()?),
+    match (url.scheme(), DIRECT.get()) {
+        ("https", _) => Ok(http.clone()),
+        (_, Some(direct)) => Ok(direct.clone()),
+        (_, None) => {
+            let direct = client(Client::builder().no_proxy()).build()?;
+            Ok(DIRECT.get_or_init(|| direct).clone())
+        }
     }
 }
+
+/// Plain http is for this machine: through a proxy the token would leave it. Made once, as that
+/// takes longer than the request; it keeps no connection, and so belongs to no runtime.
+static DIRECT: OnceLock<Client> = OnceLock::new();
 
 pub(crate) async fn whole_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, RefreshError> {
     let mut body = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
