@@ -251,9 +251,9 @@ impl Error {
         Self::new(kind, Some(Box::new(cause)))
     }
 
-    /// Whether it tells of the very same event.
+    /// Whether it tells of the very same event, and to wait as long.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
+        Arc::ptr_eq(&self.inner, &other.inner) && self.retry_after == other.retry_after
     }
 
     pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {

@@ -127,6 +127,7 @@ impl Middleware for ReauthMiddleware {
             Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
         };
         let Some(mut replay) = spare.map(Spare::into_request) else {
+            core.storm.untold(&fresh, place);
             return Ok(marked(response, NotReplayed));
         };
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
@@ -138,6 +139,8 @@ impl Middleware for ReauthMiddleware {
         let mut response = next.run(replay, extensions).await?;
         if self.is_refused(&mut response, &fresh, place) {
             core.storm.refused_at(Instant::now(), &fresh, place);
+        } else {
+            core.storm.tried(place);
         }
         Ok(response)
     }

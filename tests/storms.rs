@@ -246,15 +246,27 @@ async fn a_refresh_that_cured_another_path_is_not_repeated_before_the_replay_has
     assert_eq!(t.server.counters().token_requests, 1);
 }
 
-/// There is no replay to tell that the refresh was of no use; the next 401 there does.
+/// There is no replay to tell that the refresh was of no use; the next 401 there does. That they
+/// were accepted before makes no difference.
 #[tokio::test]
 async fn uploads_that_cannot_be_replayed_and_are_always_refused_make_one_refresh() {
+    for is_accepted_at_first in [false, true] {
+        refuse_uploads(is_accepted_at_first).await;
+    }
+}
+
+async fn refuse_uploads(is_accepted_at_first: bool) {
     let t = Fixture::new().await;
+    let upload = async || {
+        let file = tokio::fs::File::open("Cargo.toml").await.unwrap();
+        soon(t.client.post(t.server.api_url("upload")).body(file).send()).await.unwrap()
+    };
+    if is_accepted_at_first {
+        assert_eq!(upload().await.status(), 200);
+    }
     t.server.refuse_path("/api/upload");
     for n in 0..10 {
-        let file = tokio::fs::File::open("Cargo.toml").await.unwrap();
-        let upload = t.client.post(t.server.api_url("upload")).body(file);
-        let response = soon(upload.send()).await.unwrap();
+        let response = upload().await;
         assert_eq!(response.status(), 401);
         assert_eq!(response.extensions().get::<NotReplayed>().is_some(), n == 0);
         assert_eq!(withheld(&response).is_some(), n > 0);
@@ -357,7 +369,7 @@ async fn tokens_of_a_login_and_of_a_replayed_exchange_are_exempt_from_the_interv
 
 #[tokio::test]
 async fn a_success_on_a_refused_path_forgets_the_refusal() {
-    let t = Fixture::new().await;
+    let t = Fixture::with(MockServer::start(), no_interval).await;
     t.server.refuse_path("/api/door");
     assert_eq!(soon(t.get("door")).await.unwrap(), 401);
     assert!(withheld(&soon(t.send("door")).await.unwrap()).is_some());
@@ -597,6 +609,44 @@ async fn ids_in_paths_are_refreshed_though_another_endpoint_always_answers_401()
     }
     assert_eq!(t.server.counters().refreshes, 2);
     assert!(withheld(&soon(t.send("admin")).await.unwrap()).is_some());
+}
+
+/// As above, and the first refresh for such a path fails: it has told nothing.
+#[tokio::test]
+async fn a_refresh_that_fails_does_not_leave_the_next_path_with_its_401() {
+    let server = MockServer::builder().expires_in(ExpiresIn::Absent).start().unwrap();
+    let t = Fixture::with(server, |session| session.min_refresh_interval(Duration::ZERO)).await;
+    t.server.refuse_path("/api/admin");
+    assert_eq!(soon(t.get("admin")).await.unwrap(), 401);
+    assert_eq!(soon(t.get("items/1")).await.unwrap(), 200);
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 2, Fault::DropBefore);
+    let error = soon(t.get("items/2")).await.unwrap_err();
+    assert!(found(&error).is_transient());
+    tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    assert_eq!(soon(t.get("items/3")).await.unwrap(), 200);
+    assert_eq!(t.server.counters().refreshes, 2);
+}
+
+/// What is asked for is not there any more, which says nothing against the token.
+#[tokio::test]
+async fn a_replay_that_finds_nothing_does_not_leave_the_next_path_with_its_401() {
+    let server = MockServer::builder().expires_in(ExpiresIn::Absent).start().unwrap();
+    let t = Fixture::at(server).await;
+    t.server.expire_access_tokens();
+    let hold = t.server.hold(Route::Token);
+    let gone = async {
+        hold.arrived(1).await;
+        t.server.on_next(Route::Api, 1, Fault::status(404));
+        hold.release();
+    };
+    let (answer, ()) = soon(async { tokio::join!(t.get("items/1"), gone) }).await;
+    assert_eq!(answer.unwrap(), 404);
+    assert_eq!(soon(t.get("items/2")).await.unwrap(), 200);
+    // The token has lived for a moment, and ends.
+    t.server.expire_access_tokens();
+    assert_eq!(soon(t.get("items/3")).await.unwrap(), 200);
+    assert_eq!(t.server.counters().refreshes, 2);
 }
 
 #[tokio::test]

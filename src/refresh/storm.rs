@@ -12,16 +12,18 @@
 //!    doubling to 60 s, with full jitter.
 //!
 //! A path that was accepted is exempt from the first two: some tokens live two seconds and don't
-//! say so. A token whose known lifetime is over is exempt from the first three. Under the first
-//! rule, one 401 for each token that is not just born is believed at other paths of an origin that
-//! had accepted it: the paths of an API with ids in them are never the same.
+//! say so. It is exempt from the first alone where it has refused a token just born as well: there,
+//! some requests get a 401 whatever they carry. A token whose known lifetime is over is exempt from
+//! the first three. Under the first rule, one 401 for each token that is not just born is believed
+//! at other paths of an origin that had accepted it: the paths of an API with ids in them are never
+//! the same.
 
 mod place;
 pub(crate) use place::Place;
 use place::PlaceSet;
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,13 +113,14 @@ impl Storm {
         place: Option<Place>,
     ) -> Option<Duration> {
         let mut memory = self.memory();
+        let age = tokens.received.map(|received| now.saturating_duration_since(received));
+        // How much longer the token is just born of a refresh.
+        let young = age
+            .and_then(|age| self.min_refresh_interval.checked_sub(age))
+            .filter(|left| !left.is_zero() && tokens.birth == Birth::Refresh);
         let place_accepted = place.is_some_and(|place| self.path_accepted(place));
+        let is_suspect = || place.is_some_and(|place| memory.suspects.contains(&place));
         if !place_accepted {
-            let age = tokens.received.map(|received| now.saturating_duration_since(received));
-            // How much longer the token is just born of a refresh.
-            let young = age
-                .and_then(|age| self.min_refresh_interval.checked_sub(age))
-                .filter(|left| !left.is_zero() && tokens.birth == Birth::Refresh);
             if let Some(place) = place
                 && let Some(until) = memory.refusal_at(now, place.origin)
                 && (young.is_some() || !memory.may_probe(tokens, place))
@@ -134,6 +137,10 @@ impl Storm {
             {
                 return Some(young);
             }
+        } else if let Some(young) = young
+            && is_suspect()
+        {
+            return Some(young);
         }
         if !memory.counts_at(now, tokens, place) {
             return None;
@@ -151,8 +158,21 @@ impl Storm {
         if self.path_accepted(place) {
             return;
         }
+        self.try_out((refused.epoch, refused.generation + 1), place);
+    }
+
+    /// A refresh has brought `tokens` for the sake of `place`, and no replay will tell whether they
+    /// are accepted there: the next request does.
+    pub(crate) fn untold(&self, tokens: &Tokens, place: Place) {
+        if let Some(places) = self.accepted.get(place.origin) {
+            places.remove(place);
+        }
+        self.try_out((tokens.epoch, tokens.generation), place);
+    }
+
+    /// Waits for what `place` says to the tokens of that epoch and generation.
+    fn try_out(&self, trial: (u64, u64), place: Place) {
         let mut memory = self.memory();
-        let trial = (refused.epoch, refused.generation + 1);
         if memory.trial != trial {
             memory.trial = trial;
             memory.on_trial.clear();
@@ -160,9 +180,7 @@ impl Storm {
         if memory.on_trial.len() < SUSPECTS {
             memory.on_trial.insert(place);
         }
-        self.has_doubts.store(true, Ordering::Relaxed);
-        if self.path_accepted(place) {
-            // Just now, when there was no doubt yet to be removed.
+        if self.doubts(place) {
             memory.on_trial.remove(&place);
         }
     }
@@ -191,12 +209,24 @@ impl Storm {
         let Some(places) = self.accepted.get(place.origin) else {
             return;
         };
-        if places.insert(place) && self.has_doubts.load(Ordering::Relaxed) {
+        if !places.insert(place) {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        if self.has_doubts.load(Ordering::Relaxed) {
             let mut memory = self.memory();
             memory.refusals.retain(|refusal| refusal.place != place);
             memory.on_trial.remove(&place);
             let doubts = !memory.refusals.is_empty() || !memory.on_trial.is_empty();
             self.has_doubts.store(doubts, Ordering::Relaxed);
+        }
+    }
+
+    /// A replay at `place` got an answer that is no refusal, whatever it says: that the place refuses
+    /// each token can no longer be.
+    pub(crate) fn tried(&self, place: Place) {
+        if self.has_doubts.load(Ordering::Relaxed) {
+            self.memory().on_trial.remove(&place);
         }
     }
 
@@ -227,8 +257,9 @@ impl Storm {
         };
         let wait = (REFUSAL_MIN * 2u32.saturating_pow(times)).min(REFUSAL_MAX);
         let until = now + wait;
-        memory.refusals.push(Refusal { place, times, until });
-        self.has_doubts.store(true, Ordering::Relaxed);
+        if !self.doubts(place) {
+            memory.refusals.push(Refusal { place, times, until });
+        }
     }
 
     /// A refresh of `tokens` failed for now, after as many of other programs as are `known`. The
@@ -242,6 +273,8 @@ impl Storm {
     ) -> Error {
         let mut memory = self.memory();
         let of = (tokens.epoch, tokens.generation);
+        // It has put nothing to the test.
+        memory.probed.take_if(|probed| *probed == of);
         let failures = match &memory.cooldown {
             // It is noted already.
             Some(cooldown) if cooldown.error.is_same(&error) => return error,
@@ -285,6 +318,14 @@ impl Storm {
         *self.memory() = Memory::default();
         self.has_doubts.store(false, Ordering::Relaxed);
         self.accepted.iter().for_each(PlaceSet::clear);
+    }
+
+    /// From here on a success at `place` looks for what it can mend. Whether there was one just now,
+    /// when it could not know: it and this each write before they read what the other one writes.
+    fn doubts(&self, place: Place) -> bool {
+        self.has_doubts.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.path_accepted(place)
     }
 
     fn path_accepted(&self, place: Place) -> bool {
@@ -400,6 +441,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refresh_that_failed_has_put_nothing_to_the_test() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.refused_at(now.mono, &born(now), place("/a"));
+        let accepted = old(now);
+        accepted.set_accepted_by(0);
+        storm.refreshes_at(now.mono, &accepted, Some(place("/b")));
+        let withheld = || storm.withheld_at(now.mono, &accepted, Some(place("/b")));
+        let other = Tokens { generation: 2, ..old(now) };
+        let _ = storm.failed_at(now.mono, &other, Error::timed_out(), 0);
+        assert_eq!(withheld(), Some(10 * SECOND));
+        let _ = storm.failed_at(now.mono, &accepted, Error::timed_out(), 0);
+        assert_eq!(withheld(), None);
+    }
+
+    #[test]
     fn a_refused_replay_of_an_old_token_is_not_remembered() {
         let (storm, now) = (storm(), Moment::now());
         storm.refused_at((later(now, 10 * SECOND)).mono, &born(now), place("/a"));
@@ -444,6 +500,61 @@ mod tests {
         let next = Tokens { generation: 2, ..born(now) };
         storm.accepted(&next, place("/good"));
         assert_eq!(storm.withheld_at(now.mono, &next, Some(place("/worse"))), None);
+    }
+
+    #[test]
+    fn a_trial_ends_with_any_answer_that_is_no_refusal() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.tries(&Tokens { generation: 0, ..born(now) }, place("/gone"));
+        let new = born(now);
+        storm.accepted(&new, place("/good"));
+        let withheld = |path| storm.withheld_at(now.mono, &new, Some(place(path)));
+        assert_eq!(withheld("/other"), Some(10 * SECOND));
+        storm.tried(place("/gone"));
+        assert_eq!(withheld("/other"), None);
+        assert!(!storm.path_accepted(place("/gone")));
+    }
+
+    #[test]
+    fn a_path_is_no_longer_exempt_once_a_refresh_for_it_brought_tokens_it_never_saw() {
+        let (storm, now) = (storm(), Moment::now());
+        let (new, upload) = (born(now), place("/upload"));
+        storm.accepted(&old(now), upload);
+        let withheld = || storm.withheld_at(now.mono, &new, Some(upload));
+        assert_eq!(withheld(), None);
+        storm.untold(&new, upload);
+        storm.accepted(&new, place("/good"));
+        assert_eq!(withheld(), Some(10 * SECOND));
+        storm.accepted(&new, upload);
+        assert_eq!(withheld(), None);
+        assert_eq!(storm.withheld_at(now.mono, &new, Some(place("/other"))), None);
+    }
+
+    #[test]
+    fn where_only_some_requests_are_accepted_a_young_token_waits_for_the_interval() {
+        let (storm, now) = (storm(), Moment::now());
+        let new = born(now);
+        storm.refused_at(now.mono, &new, place("/graphql"));
+        for path in ["/graphql", "/good"] {
+            storm.accepted(&new, place(path));
+        }
+        let withheld = |after, path| storm.withheld_at(now.mono + after, &new, Some(place(path)));
+        assert_eq!(withheld(SECOND, "/graphql"), Some(9 * SECOND));
+        assert_eq!(withheld(10 * SECOND, "/graphql"), None);
+        assert_eq!(withheld(SECOND, "/good"), None);
+    }
+
+    #[test]
+    fn a_failure_that_is_told_again_cools_down_again_unless_it_is_told_with_its_wait() {
+        let (storm, now) = (storm(), Moment::now());
+        let trouble = Error::busy();
+        let failures = || storm.memory().cooldown.as_ref().unwrap().failures;
+        for failed in 0..5 {
+            let told = storm.failed_at(now.mono, &born(now), trouble.clone(), 0);
+            assert!(told.retry_after().is_some());
+            let same = storm.failed_at(now.mono, &born(now), told.clone(), 0);
+            assert_eq!((same.retry_after(), failures()), (told.retry_after(), failed));
+        }
     }
 
     #[test]
