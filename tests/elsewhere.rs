@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mock_server::{MockServer, Route};
@@ -12,7 +14,7 @@ use reqwest_reauth::{
 };
 use support::steps::{after_a_second, names, user};
 use support::vault::User;
-use support::{Fixture, Logouts, access_tokens_sent, builder, client, found, soon, tokens};
+use support::{Call, Fixture, Logouts, access_tokens_sent, builder, client, found, soon, tokens};
 
 #[tokio::test]
 async fn a_login_made_elsewhere_is_picked_up_within_about_a_second_and_is_no_logout() {
@@ -31,6 +33,26 @@ async fn a_login_made_elsewhere_is_picked_up_within_about_a_second_and_is_no_log
     running.drain().await;
     assert_eq!(logouts.all(), [], "nobody was logged out");
     assert_eq!(names(&mut events), ["logged in"]);
+}
+
+#[tokio::test]
+async fn who_comes_while_the_store_is_read_waits_for_what_it_says() {
+    let t = User::new();
+    let running = t.program();
+    assert!(!running.is_logged_in().await.unwrap());
+    t.logged_in().await;
+    after_a_second().await;
+    let load = t.vault.park_next(Call::Load);
+    let (mut first, mut second) = (pin!(running.is_logged_in()), pin!(running.is_logged_in()));
+    assert!(poll_once(&mut first).is_pending());
+    load.arrived().await;
+    assert!(poll_once(&mut second).is_pending());
+    load.open();
+    assert!(soon(first).await.unwrap() && soon(second).await.unwrap());
+}
+
+fn poll_once<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]

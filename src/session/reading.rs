@@ -27,7 +27,7 @@ impl Core {
         }
     }
 
-    /// Reads the store, unless that was tried within the last second.
+    /// Reads the store, unless that was done within the last second.
     pub(crate) async fn look_again(self: &Arc<Self>) -> Result<(), Error> {
         let last = *self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
         match last {
@@ -102,13 +102,13 @@ impl Core {
         self: &Arc<Self>,
         locked: &mut Locked,
     ) -> Result<Stored, Error> {
-        let (from, loaded) = self.load(self.store.read(Kept::load)).await?;
+        let (asked, loaded) = self.load(self.store.read(Kept::load)).await?;
         if let Loaded::Out(_) | Loaded::Refused(_) = &loaded {
             // What is left of it goes; but once it is told that nobody is logged in, the program
             // may end.
             locked.enter(self)?;
         }
-        let (stored, out) = self.learn(from, loaded)?;
+        let (stored, out) = self.learn(&asked, loaded)?;
         if let Some(tokens) = out {
             self.logged_out_elsewhere(&tokens);
         }
@@ -119,8 +119,8 @@ impl Core {
         &self,
         loaded: impl Future<Output = Result<Loaded, Error>>,
     ) -> Result<(), Error> {
-        let (from, loaded) = self.load(loaded).await?;
-        let _ = self.learn(from, loaded)?;
+        let (asked, loaded) = self.load(loaded).await?;
+        let _ = self.learn(&asked, loaded)?;
         let snapshot = self.state.now();
         if snapshot.is_logged_out() {
             // A refresh under way would find it out, some time.
@@ -129,19 +129,30 @@ impl Core {
         Ok(())
     }
 
-    /// What the store says, and the epoch that it was asked in.
+    /// What the store says, and when it was asked.
     async fn load(
         &self,
         loaded: impl Future<Output = Result<Loaded, Error>>,
-    ) -> Result<(u64, Loaded), Error> {
-        let from = self.state.epoch();
-        *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        Ok((from, loaded.await?))
+    ) -> Result<(Asked, Loaded), Error> {
+        let asked = Asked { from: self.state.epoch(), at: Instant::now() };
+        let loaded = loaded.await.inspect_err(|_| self.looked(&asked))?;
+        Ok((asked, loaded))
     }
 
     /// Takes in what the store said. The tokens, if any, are of a login that is over, and still
     /// in it.
-    fn learn(&self, from: u64, loaded: Loaded) -> Result<(Stored, Option<Tokens>), Error> {
+    fn learn(&self, asked: &Asked, loaded: Loaded) -> Result<(Stored, Option<Tokens>), Error> {
+        let learned = self.learn_of(asked.from, loaded);
+        // Not before: until then, who asks has to wait for it.
+        self.looked(asked);
+        learned
+    }
+
+    fn looked(&self, asked: &Asked) {
+        *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.at);
+    }
+
+    fn learn_of(&self, from: u64, loaded: Loaded) -> Result<(Stored, Option<Tokens>), Error> {
         if self.state.epoch() != from {
             // A login or a logout came meanwhile: what was read is older than that.
             return Ok((Stored::default(), None));
@@ -246,6 +257,12 @@ impl Core {
 /// ended it before.
 fn ended_by(tokens: &Tokens) -> LogoutReason {
     tokens.rejected.get().copied().unwrap_or(LogoutReason::LoggedOutElsewhere)
+}
+
+/// When the store was asked: in which epoch, and at what time.
+struct Asked {
+    from: u64,
+    at: Instant,
 }
 
 /// What a transaction has to know of what the store said.
