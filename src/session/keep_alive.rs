@@ -78,6 +78,9 @@ fn due_in(tokens: &Tokens, now: Moment) -> Option<Duration> {
     let refresh = end.map(|end| {
         let lifetime = end.duration_since(tokens.received_at).unwrap_or_default();
         let left = end.duration_since(now.wall).unwrap_or_default();
+        // As with the access token, whichever clock says sooner.
+        let age = tokens.received.map(|received| now.mono.saturating_duration_since(received));
+        let left = left.min(lifetime.saturating_sub(age.unwrap_or_default()));
         left.saturating_sub((lifetime / 5).min(REFRESH_TOKEN_LEEWAY))
     });
     [access, refresh].into_iter().flatten().min()
@@ -143,5 +146,13 @@ mod tests {
         // Set back by four hours: the other clock knows.
         let set_back = Moment { wall: now.wall - seconds(14400), mono: now.mono + seconds(500) };
         assert_eq!(due_in(&tokens, set_back), Some(NOTHING));
+        // So it does where only the refresh token's end is known.
+        let response =
+            TokenResponse::new("at").refresh_token("rt").refresh_expires_in(seconds(600));
+        let tokens = self::tokens(&response, now);
+        assert_eq!(due_in(&tokens, woken), Some(NOTHING));
+        assert_eq!(due_in(&tokens, set_back), Some(NOTHING));
+        let sooner = Moment { mono: now.mono + seconds(400), ..set_back };
+        assert_eq!(due_in(&tokens, sooner), Some(seconds(80)));
     }
 }
