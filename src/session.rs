@@ -118,7 +118,8 @@ impl Session {
     ///
     /// # Errors
     /// The store could not be cleared. This session is logged out all the same, and clears it
-    /// when it can; a program that starts before that may not be.
+    /// when it can; a program that starts before that may not be. Or what the store holds is
+    /// [not this session's](Error::is_configuration): that stays.
     pub async fn log_out(&self) -> Result<Revocation, Error> {
         let core = Arc::clone(self.core());
         core.thread.guard()?;

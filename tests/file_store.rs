@@ -255,6 +255,7 @@ async fn a_record_of_a_newer_version_is_left_alone_and_told() {
     // Nor does a login write over it.
     let error = soon(session.log_in(tokens(&f.server.log_in("alice")))).await.unwrap_err();
     assert!(error.is_configuration() && error.tokens().is_some(), "{error:?}");
+    assert!(soon(session.log_out()).await.unwrap_err().is_configuration());
     drop(session);
     assert_eq!(fs::read_to_string(&f.path).unwrap(), newer);
     assert_eq!(f.server.counters().token_requests, 0);
@@ -286,6 +287,9 @@ async fn the_record_of_another_endpoint_or_client_is_told_and_nothing_is_sent() 
             // Whose it is.
             assert!(text.contains(&format!("{} test", f.server.token_url())), "{text}");
         }
+        // It is not this session's to clear, and who logs out is told that it stays.
+        let left = soon(session.log_out()).await.unwrap_err();
+        assert_eq!(left.to_string(), asked.to_string());
     }
     assert_eq!(fs::read(&f.path).unwrap(), before);
     for server in [&f.server, &elsewhere] {

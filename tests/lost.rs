@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mock_server::MockServer;
-use reqwest_reauth::{MemoryStore, Record, Session, Shared, StoreError, TokenStore};
+use reqwest_reauth::{MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore};
 use support::vault::User;
 use support::{Call, Turnstile, client, endpoint, found, soon, tokens};
 
@@ -158,6 +158,25 @@ async fn a_login_that_could_not_be_noted_is_not_stored() {
     assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
     assert!(lossy.memory.load().unwrap().is_none());
     assert!(!session.is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_logout_beside_a_lost_record_ends_its_login_for_when_it_turns_up_again() {
+    let (home, store) = (Home::new(), Lossy::new("keychain"));
+    home.log_in(&home.session("cli", &store)).await.unwrap();
+    let record = store.memory.load().unwrap().unwrap();
+    store.memory.clear().unwrap();
+    let session = home.session("cli", &store);
+    assert!(session.is_logged_in().await.unwrap_err().is_store());
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Nothing);
+    drop(session);
+
+    store.memory.save(&record).unwrap();
+    let session = home.session("cli", &store);
+    assert!(!session.is_logged_in().await.unwrap());
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Revoked);
+    assert!(store.memory.load().unwrap().is_none());
+    assert_eq!(home.server.counters().token_requests, 0);
 }
 
 #[tokio::test]

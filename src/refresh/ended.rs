@@ -40,8 +40,9 @@ enum Reason {
     RefreshTokenExpired,
 }
 
-/// Notes that the user has logged out. For good: no later note changes it. Durable on return.
-pub(crate) fn note_out(notes: &Notes, login: &LoginId, by: &str) -> Result<(), StoreError> {
+/// Notes that the user has logged out of `login`, a hash. For good: no later note changes it. Durable
+/// on return.
+pub(crate) fn note_out(notes: &Notes, login: &str, by: &str) -> Result<(), StoreError> {
     let (reason, by) = ("requested".to_owned(), by.to_owned());
     let out = Out { version: 1, reason, at: millis(SystemTime::now()), by };
     notes.write_once(&kind(login, OUT), &serde_json::to_vec(&out).unwrap_or_default())
@@ -49,7 +50,7 @@ pub(crate) fn note_out(notes: &Notes, login: &LoginId, by: &str) -> Result<(), S
 
 /// Whether the user has logged out.
 pub(crate) fn is_out(notes: &Notes, login: &LoginId) -> Result<bool, StoreError> {
-    Ok(notes.read(&kind(login, OUT))?.is_some())
+    Ok(notes.read(&kind(&login.hash(), OUT))?.is_some())
 }
 
 /// Notes that the server has refused the refresh token of `brief` for good. Durable on return.
@@ -71,12 +72,12 @@ pub(crate) fn note_refused(
         by: by.to_owned(),
     };
     let bytes = serde_json::to_vec(&refused).unwrap_or_default();
-    notes.write(&kind(&brief.login, REFUSED), &bytes)
+    notes.write(&kind(&brief.login.hash(), REFUSED), &bytes)
 }
 
 /// Why the refresh token of `brief` is of no use any more, if the server has said so.
 pub(crate) fn refused(notes: &Notes, brief: &Brief) -> Result<Option<LogoutReason>, StoreError> {
-    let Some(bytes) = notes.read(&kind(&brief.login, REFUSED))? else {
+    let Some(bytes) = notes.read(&kind(&brief.login.hash(), REFUSED))? else {
         return Ok(None);
     };
     let refused = serde_json::from_slice::<Refused>(&bytes).ok();
@@ -93,8 +94,8 @@ pub(crate) fn sweep(notes: &Notes) {
     notes.sweep(&[OUT, REFUSED], KEPT);
 }
 
-fn kind(login: &LoginId, what: &str) -> String {
-    format!("{}.{what}", &login.hash()[..32])
+fn kind(login: &str, what: &str) -> String {
+    format!("{login:.32}.{what}")
 }
 
 const OUT: &str = "out";

@@ -42,6 +42,13 @@ impl Trace {
         Ok(Self::read(notes)?.logged_in)
     }
 
+    /// The hash of the login that the trace knows of.
+    pub(crate) fn login(notes: &Notes) -> Result<Option<String>, StoreError> {
+        let trace = Self::read(notes)?;
+        let is_hash = trace.login.len() == 64 && trace.login.bytes().all(|b| b.is_ascii_hexdigit());
+        Ok((trace.logged_in && is_hash).then_some(trace.login))
+    }
+
     /// Notes that somebody is logged in. Durable on return.
     pub(crate) fn note_login(notes: &Notes, login: &str) -> Result<(), StoreError> {
         let noted = Self::read(notes).is_ok_and(|trace| trace.logged_in && trace.login == login);
@@ -143,6 +150,23 @@ mod tests {
         Trace::note_login(&notes, &theirs.login.hash()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (None, None));
         assert!(Trace::says_logged_in(&notes).unwrap());
+    }
+
+    #[test]
+    fn a_login_is_known_by_its_hash_and_by_nothing_that_could_be_a_path() {
+        let notes = Notes::new(None);
+        let hash = LoginId("ours".to_owned()).hash();
+        let login = || Trace::login(&notes).unwrap();
+        assert_eq!(login(), None);
+        Trace::note_login(&notes, &hash).unwrap();
+        assert_eq!(login(), Some(hash.clone()));
+        let short = &hash[1..];
+        for odd in [String::new(), short.to_owned(), format!("/{short}"), format!("{hash}0")] {
+            Trace::note_login(&notes, &odd).unwrap();
+            assert_eq!(login(), None, "{odd}");
+        }
+        Trace::note_logout(&notes).unwrap();
+        assert_eq!(login(), None);
     }
 
     #[test]

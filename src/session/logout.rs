@@ -14,7 +14,7 @@ use crate::store::{Kept, Record, Unreadable};
 use crate::token::{LoginId, Moment, RefreshToken, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
-/// user is logged out in any case.
+/// user is logged out, whichever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Revocation {
@@ -110,6 +110,10 @@ impl Core {
             Ok(Some(Revocation::Pending)) => noted.map(|()| Revocation::Pending),
             // Somebody has settled it in our place.
             Ok(None) if self.farewells().settled != settled => Ok(self.farewells().last),
+            // What is not this session's to clear is still there.
+            Ok(_) if noted.as_ref().is_err_and(Error::is_configuration) => {
+                noted.map(|()| Revocation::Nothing)
+            }
             result => result.map(Option::unwrap_or_default),
         }
     }
@@ -135,10 +139,15 @@ impl Core {
     }
 
     async fn login_over_by(&self, over: &Over) -> Result<Option<LoginId>, Error> {
-        let record = self.store.read(Kept::load_to_clear).await?;
-        let tokens = record
-            .and_then(|record| record.read(&self.pin, self.state.epoch(), Moment::now()).ok());
-        Ok(tokens.filter(|tokens| over.covers(tokens)).map(|tokens| tokens.login))
+        let Some(record) = self.store.read(Kept::load_to_clear).await? else {
+            self.store.read(Kept::note_lost_out).await?;
+            return Ok(None);
+        };
+        match record.read(&self.pin, self.state.epoch(), Moment::now()) {
+            Ok(tokens) => Ok(over.covers(&tokens).then_some(tokens.login)),
+            Err(Unreadable::Corrupt) => Ok(None),
+            Err(why) => Err(self.unreadable(why)),
+        }
     }
 
     async fn try_to_settle(self: &Arc<Self>) -> Result<Option<Revocation>, Error> {

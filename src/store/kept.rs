@@ -294,7 +294,20 @@ impl Kept {
 
     /// Notes that the user has logged out: from here on a record of that login counts for nothing.
     pub(crate) fn note_out(&self, login: &LoginId) -> Result<(), StoreError> {
-        ended::note_out(&self.notes, login, &program())
+        ended::note_out(&self.notes, &login.hash(), &program())
+    }
+
+    /// As [`note_out`](Self::note_out), of the login whose record is missing, if there is one: it may
+    /// turn up again.
+    pub(crate) fn note_lost_out(&self) -> Result<(), StoreError> {
+        let Some(login) = Trace::login(&self.notes)?.filter(|_| self.store.may_lose()) else {
+            return Ok(());
+        };
+        // Look again: another program may have logged in between the two.
+        match self.store.load()? {
+            None => ended::note_out(&self.notes, &login, &program()),
+            Some(_) => Ok(()),
+        }
     }
 
     pub(crate) fn is_out(&self, login: &LoginId) -> Result<bool, StoreError> {
