@@ -20,7 +20,7 @@ use reqwest::{Client, ClientBuilder};
 
 use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, TokenEndpoint};
 use crate::error::{Error, Unfinished};
-use crate::refresh::{client, within};
+use crate::refresh::{client, prepare, within};
 
 /// What every login asks the server for, and with what.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Request {
         self.endpoint.check().map_err(Error::configuration)?;
         let builder = std::mem::take(&mut self.client);
         let http = client(builder).build().map_err(|e| failed(e.into()))?;
-        self.endpoint.prepare().await.map_err(failed)?;
+        prepare(&self.endpoint).await.map_err(failed)?;
         let server = self.endpoint.server(&http, None).await.map_err(failed)?;
         Ok((http, server))
     }

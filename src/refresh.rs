@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::endpoint::{Outcome, RefreshError};
+use crate::endpoint::{Outcome, RefreshError, TokenEndpoint};
 use crate::error::Error;
 use crate::event::{Event, LogoutReason};
 use crate::session::{Core, step};
@@ -56,14 +56,18 @@ pub(crate) enum Refreshed {
 pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
     let asked = SystemTime::now();
     // Before the locks: a person may be asked.
-    let ready = within(PREPARE, core.endpoint.prepare()).await.unwrap_or_else(|| {
-        Err(RefreshError::not_sent("the token endpoint's code was not ready in time"))
-    });
-    ready.map_err(Error::refresh)?;
+    prepare(core.endpoint.as_ref()).await.map_err(Error::refresh)?;
     match attempt(core, refused, asked).await {
         Err(error) if core.is_unlocked_after(&error).await => attempt(core, refused, asked).await,
         result => result,
     }
+}
+
+/// Makes the endpoint ready, at a login as well: its code may never return.
+pub(crate) async fn prepare(endpoint: &dyn TokenEndpoint) -> Result<(), RefreshError> {
+    within(PREPARE, endpoint.prepare()).await.unwrap_or_else(|| {
+        Err(RefreshError::not_sent("the token endpoint's code was not ready in time"))
+    })
 }
 
 async fn attempt(

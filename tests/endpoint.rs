@@ -3,12 +3,17 @@
 mod support;
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use mock_server::{Fault, MockServer, Recorded, Route};
-use reqwest_reauth::{ClientSecret, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Session};
+use reqwest_reauth::{
+    BrowserLogin, ClientSecret, DeviceLogin, Error, FileStore, LogoutReason, MemoryStore,
+    OAuth2Endpoint, Session, TokenResponse,
+};
 use support::{Fixture, client, found, soon, tokens, tokens_without_expiry};
+use tokio::time::{Instant, timeout};
 
 /// Logs in with `endpoint` as it is set up by the test, and refreshes once.
 async fn refresh_with(server: &MockServer, endpoint: OAuth2Endpoint) -> Vec<Recorded> {
@@ -113,6 +118,41 @@ async fn a_client_secret_is_asked_for_at_each_refresh_and_nobody_is_kept_out_mea
     server.expire_access_tokens();
     assert_eq!(get().await.unwrap().status(), 200);
     assert_eq!((server.counters().refreshes, asked.load(Ordering::SeqCst)), (2, 3));
+}
+
+/// The error of a login whose client secret is not given before it has ended.
+async fn error_without_secret<L>(log_in: impl FnOnce(OAuth2Endpoint) -> L) -> Error
+where
+    L: Future<Output = Result<TokenResponse, Error>>,
+{
+    let parked = Arc::new(Barrier::new(2));
+    let secret = {
+        let parked = Arc::clone(&parked);
+        ClientSecret::ask(move || {
+            parked.wait();
+            Ok("s&cret".to_owned())
+        })
+    };
+    let endpoint = OAuth2Endpoint::new("http://127.0.0.1:9/token", "my-cli").client_secret(secret);
+    let begun = Instant::now();
+    let result = timeout(Duration::from_secs(3600), log_in(endpoint)).await;
+    let waited = begun.elapsed();
+    parked.wait();
+    let error = result.expect("it ends").unwrap_err();
+    assert_eq!(waited, Duration::from_secs(120));
+    error
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_waits_two_minutes_for_its_client_secret_and_no_longer() {
+    for error in [
+        error_without_secret(|at| BrowserLogin::new(&at).run(|_| panic!("shown"))).await,
+        error_without_secret(|at| DeviceLogin::new(&at).run(|_| panic!("told"))).await,
+    ] {
+        assert!(error.is_transient(), "{error:?}");
+        let text = format!("{:#}", anyhow::Error::new(error));
+        assert!(text.ends_with("was not ready in time"), "{text}");
+    }
 }
 
 #[tokio::test]

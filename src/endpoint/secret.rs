@@ -38,11 +38,11 @@ struct Asked {
 }
 
 impl ClientSecret {
-    /// A secret that `ask` gives, for instance out of the keychain: called once for each refresh,
-    /// on a thread of its own, so that it may block and ask a person, for up to 2 minutes. It
-    /// must not use the session.
+    /// A secret that `ask` gives, for instance out of the keychain: called once for each refresh
+    /// and each login, on a thread of its own, so that it may block and ask a person, for up to 2
+    /// minutes. It must not use the session.
     ///
-    /// Where it fails, nothing is sent, and the refresh fails as
+    /// Where it fails, nothing is sent, and the refresh or login fails as
     /// [transient](crate::Error::is_transient) with what it says, which must not hold the secret.
     pub fn ask(ask: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Self {
         let (is_asking, last) = (AtomicBool::new(false), Mutex::new(None));
