@@ -288,6 +288,47 @@ async fn nobody_who_comes_in_time_ends_the_login_and_frees_the_port() {
     TcpListener::bind(("127.0.0.1", back.port().unwrap())).unwrap();
 }
 
+/// Lets all that is under way find that so much time has passed.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    // Ends only once nobody else has anything left to do.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn an_answer_of_another_login_gives_the_person_no_more_time() {
+    let server = MockServer::start();
+    let patience = Duration::from_secs(60);
+    let login = Login::begin(BrowserLogin::new(&at_issuer(&server)).timeout(patience)).await;
+    let stale = login.said("redirect_uri") + "?code=a&state=other";
+    pass(patience - Duration::from_secs(20)).await;
+    assert_eq!(page(stale.parse().unwrap()).await.0, 400);
+    assert!(!login.result.is_finished());
+    pass(Duration::from_secs(20)).await;
+    assert!(login.end().await.unwrap_err().is_timeout());
+}
+
+#[tokio::test]
+async fn a_person_who_comes_at_the_last_moment_gets_the_tokens_however_long_they_take() {
+    let server = MockServer::start();
+    let patience = Duration::from_secs(60);
+    let login = Login::begin(BrowserLogin::new(&at_issuer(&server)).timeout(patience)).await;
+    let back = decide(&login.url, "allow").await;
+    let hold = server.hold_answers(Route::Token);
+    let page = tokio::spawn(page(back));
+    hold.arrived(1).await;
+    // The person's time ends in one step, of which the exchange's own limit counts a moment only.
+    pass(patience).await;
+    hold.release();
+    let (status, text) = soon(page).await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    assert!(text.contains("You are logged in"), "{text}");
+    login.end().await.unwrap();
+    assert_eq!((server.counters().logins, server.counters().token_requests), (1, 1));
+}
+
 #[tokio::test]
 async fn a_login_that_is_dropped_leaves_nothing_behind() {
     let server = MockServer::start();

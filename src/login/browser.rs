@@ -74,7 +74,8 @@ impl BrowserLogin {
         self
     }
 
-    /// How long the person may take. Default: 5 minutes.
+    /// How long the person may take; the exchange for tokens that follows is not cut off by it.
+    /// Default: 5 minutes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -119,11 +120,7 @@ impl BrowserLogin {
             let _ = thread::Builder::new().name("reauth-browser".to_owned()).spawn(open);
         }
         let (visits, visited) = mpsc::channel(1);
-        let through = async {
-            let finished = tokio::time::timeout(self.timeout, attempt.finish(visited));
-            finished.await.unwrap_or_else(|_| Err(Error::login_timed_out()))
-        };
-        loopback.until(visits, through).await
+        loopback.until(visits, attempt.finish(visited, self.timeout)).await
     }
 }
 
@@ -173,26 +170,39 @@ impl Attempt {
         Ok((Self { http, endpoint, server, redirect_uri, state, verifier }, url))
     }
 
-    async fn finish(self, mut visited: mpsc::Receiver<Visit>) -> Result<TokenResponse, Error> {
+    async fn finish(
+        self,
+        mut visited: mpsc::Receiver<Visit>,
+        patience: Duration,
+    ) -> Result<TokenResponse, Error> {
+        // The limit is the person's alone: an exchange that is cut off loses what it was given.
+        let visit = tokio::time::timeout(patience, self.visit(&mut visited)).await.ok().flatten();
+        let (visit, code) = visit.ok_or_else(Error::login_timed_out)?;
+        let result = match code {
+            Ok(code) => self.exchange(&code).await,
+            Err(error) => Err(error),
+        };
+        visit.show(match &result {
+            Ok(_) => Page::LoggedIn,
+            Err(error) if error.is_denied() => Page::Denied,
+            Err(_) => Page::Failed,
+        });
+        result
+    }
+
+    /// The first visit of this login, and the code that it brings.
+    async fn visit(
+        &self,
+        visited: &mut mpsc::Receiver<Visit>,
+    ) -> Option<(Visit, Result<String, Error>)> {
         loop {
-            let Some(visit) = visited.recv().await else {
-                return Err(Error::login_timed_out());
-            };
-            let Some(code) = read_redirect(&visit.query, self.state.secret(), &self.server) else {
-                // An earlier login's page, or somebody else's: it must not end this one.
-                visit.show(Page::Stale);
-                continue;
-            };
-            let result = match code {
-                Ok(code) => self.exchange(code).await,
-                Err(error) => Err(error),
-            };
-            visit.show(match &result {
-                Ok(_) => Page::LoggedIn,
-                Err(error) if error.is_denied() => Page::Denied,
-                Err(_) => Page::Failed,
-            });
-            return result;
+            let visit = visited.recv().await?;
+            let code = read_redirect(&visit.query, self.state.secret(), &self.server);
+            if let Some(code) = code.map(|code| code.map(str::to_owned)) {
+                return Some((visit, code));
+            }
+            // An earlier login's page, or somebody else's: it must not end this one.
+            visit.show(Page::Stale);
         }
     }
 
