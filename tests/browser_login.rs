@@ -370,13 +370,17 @@ async fn a_port_in_use_and_a_place_that_is_not_this_machine_are_told() {
 #[tokio::test]
 async fn a_fixed_redirect_uri_is_kept_letter_by_letter_and_ipv6_works_too() {
     let server = MockServer::start();
-    for host in ["127.0.0.1", "[::1]"] {
+    for (host, path) in [("127.0.0.1", "/oauth/back"), ("[::1]", "/oauth/back"), ("127.0.0.1", "")]
+    {
         let free = TcpListener::bind(format!("{host}:0")).unwrap().local_addr().unwrap();
-        let uri = format!("http://{host}:{}/oauth/back", free.port());
+        let uri = format!("http://{host}:{}{path}", free.port());
         let login = BrowserLogin::new(&at_issuer(&server)).redirect_uri(&uri);
         let login = Login::begin(login).await;
         assert_eq!(login.said("redirect_uri"), uri);
         assert_eq!(page(decide(&login.url, "allow").await).await.0, 200);
         login.end().await.unwrap();
+        let sent = server.requests(Route::Token).pop().unwrap();
+        let mut sent = form_urlencoded::parse(&sent.body);
+        assert_eq!(sent.find(|(name, _)| name == "redirect_uri").unwrap().1, uri);
     }
 }

@@ -66,9 +66,9 @@ impl BrowserLogin {
         self
     }
 
-    /// Where the browser brings its answer, as it is registered at the server: plain http to
-    /// 127.0.0.1 or \[::1], where port 0 stands for a free one (RFC 8252 §7.3). Default:
-    /// `http://127.0.0.1:0/callback`, or the same at \[::1] where there is no IPv4.
+    /// Where the browser brings its answer, letter by letter as it is registered at the server:
+    /// plain http to 127.0.0.1 or \[::1], where port 0 stands for a free one (RFC 8252 §7.3).
+    /// Default: `http://127.0.0.1:0/callback`, or the same at \[::1] where there is no IPv4.
     pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(uri.into());
         self
@@ -149,14 +149,14 @@ impl Attempt {
         request: &Request,
         http: Client,
         server: ServerMetadata,
-        redirect_uri: &Url,
+        redirect_uri: &RedirectUrl,
     ) -> Result<(Self, Url), Error> {
         let page = server.authorization_endpoint().cloned();
         let page = page.ok_or_else(|| has_no(&server, "authorization", "authorization_url"))?;
         let endpoint = request.endpoint.clone();
         let client = BasicClient::new(ClientId::new(endpoint.client_id().to_owned()))
             .set_auth_uri(AuthUrl::from_url(page))
-            .set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
+            .set_redirect_uri(redirect_uri.clone());
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let mut login = client
             .authorize_url(CsrfToken::new_random)

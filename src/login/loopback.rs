@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use oauth2::RedirectUrl;
 use reqwest::Url;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,7 +28,7 @@ use crate::error::{Error, Unfinished};
 pub(super) struct Loopback {
     listener: TcpListener,
     /// With the port that it has.
-    pub(super) uri: Url,
+    pub(super) uri: RedirectUrl,
 }
 
 /// The browser has come with an answer, and waits for a page.
@@ -50,19 +51,19 @@ impl Loopback {
     /// # Errors
     /// The URI is not one of this machine, or its port is in use.
     pub(super) async fn at(uri: &str) -> Result<Self, Error> {
-        let (mut uri, ip) = check(uri).map_err(|why| {
+        // Spaces around it are no part of it.
+        let uri = uri.trim();
+        let (url, ip) = check(uri).map_err(|why| {
             Error::configuration(format!("the redirect URI {} {why}", crate::origin::shown(uri)))
         })?;
-        let port = uri.port().unwrap_or(80);
+        let port = url.port().unwrap_or(80);
         let listener = TcpListener::bind(SocketAddr::new(ip, port)).await.map_err(|error| {
             let what = format!("nothing can listen at {ip} port {port} for the browser's answer");
             Error::unfinished(Unfinished::Failed(what), Some(error.into()))
         })?;
         // It has one, as it listens.
         let port = listener.local_addr().map_or(port, |addr| addr.port());
-        // Fails only for URLs without a host.
-        let _ = uri.set_port(Some(port));
-        Ok(Self { listener, uri })
+        Ok(Self { listener, uri: told(uri, url, port) })
     }
 
     /// At a free port, by IPv4 or else by IPv6.
@@ -87,8 +88,8 @@ impl Loopback {
                 result = &mut through => break result,
                 accepted = self.listener.accept() => {
                     if let Ok((stream, _)) = accepted {
-                        let (uri, visits) = (self.uri.clone(), visits.clone());
-                        connections.spawn(serve(stream, uri, visits, ended.clone()));
+                        let (url, visits) = (self.uri.url().clone(), visits.clone());
+                        connections.spawn(serve(stream, url, visits, ended.clone()));
                     } else {
                         // Too many files are open, maybe: soon there may be fewer.
                         tokio::time::sleep(AGAIN).await;
@@ -109,14 +110,14 @@ impl Loopback {
 
 async fn serve(
     stream: TcpStream,
-    uri: Url,
+    url: Url,
     visits: mpsc::Sender<Visit>,
     mut ended: watch::Receiver<()>,
 ) {
     let is_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         is_asked.store(true, Ordering::Relaxed);
-        answer(request, &uri, &visits)
+        answer(request, &url, &visits)
     });
     let mut server = http1::Builder::new();
     // One page is all that a browser gets: then nothing is left to wait for.
@@ -135,11 +136,11 @@ async fn serve(
 
 async fn answer(
     request: Request<Incoming>,
-    uri: &Url,
+    url: &Url,
     visits: &mpsc::Sender<Visit>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let page = match request.uri().query() {
-        Some(query) if request.method() == Method::GET && request.uri().path() == uri.path() => {
+        Some(query) if request.method() == Method::GET && request.uri().path() == url.path() => {
             let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
             let (page, shown) = oneshot::channel();
             // An error: the login is through already.
@@ -170,6 +171,28 @@ fn check(uri: &str) -> Result<(Url, IpAddr), &'static str> {
     Ok((url, ip))
 }
 
+/// `uri` as the server is told it: letter by letter, as servers compare it with what is registered
+/// (RFC 6749 §3.1.2.3). A URL says a path and leaves out the port 80, whatever was given.
+fn told(uri: &str, mut url: Url, port: u16) -> RedirectUrl {
+    let text = match url.port() {
+        Some(0) => with_port(uri, port),
+        _ => Some(uri.to_owned()),
+    };
+    // Fails only for URLs without a host.
+    let _ = url.set_port(Some(port));
+    let told = text.and_then(|text| RedirectUrl::new(text).ok());
+    // What is no URL by the book is told as it was understood.
+    told.filter(|told| *told.url() == url).unwrap_or_else(|| RedirectUrl::from_url(url))
+}
+
+/// `uri` with another port in place of its own.
+fn with_port(uri: &str, port: u16) -> Option<String> {
+    let (scheme, rest) = uri.split_once("//")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (host, _) = authority.rsplit_once(':')?;
+    Some(format!("{scheme}//{host}:{port}{path}"))
+}
+
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// It goes to this machine.
@@ -195,6 +218,28 @@ mod tests {
             ("callback", false),
         ] {
             assert_eq!(check(uri).is_ok(), ok, "{uri}");
+        }
+    }
+
+    #[test]
+    fn of_a_redirect_uri_only_the_port_0_is_told_otherwise_than_it_was_given() {
+        for (uri, expected) in [
+            ("http://127.0.0.1:8400", "http://127.0.0.1:8400"),
+            ("http://127.0.0.1:8400/", "http://127.0.0.1:8400/"),
+            ("http://127.0.0.1", "http://127.0.0.1"),
+            ("http://127.0.0.1:80", "http://127.0.0.1:80"),
+            ("http://[0:0:0:0:0:0:0:1]:80/a/../b", "http://[0:0:0:0:0:0:0:1]:80/a/../b"),
+            ("http://127.0.0.1:0", "http://127.0.0.1:7"),
+            ("http://127.0.0.1:0/", "http://127.0.0.1:7/"),
+            ("HTTP://[0:0:0:0:0:0:0:1]:00/a:0/%7e", "HTTP://[0:0:0:0:0:0:0:1]:7/a:0/%7e"),
+            // No URL by the book.
+            ("http:127.0.0.1:0", "http://127.0.0.1:7/"),
+            ("http:///127.0.0.1:0", "http://127.0.0.1:7/"),
+        ] {
+            let (url, _) = check(uri).unwrap();
+            let port = url.port().unwrap_or(80);
+            let told = told(uri, url, if port == 0 { 7 } else { port });
+            assert_eq!(told.as_str(), expected);
         }
     }
 }
