@@ -171,7 +171,7 @@ impl RefreshError {
     /// else is [`unexpected`](Self::unexpected), and the third 4xx in a row whose body is empty
     /// or not JSON makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        answer::refusal(status, headers, body, &[])
+        answer::refusal(TOKEN_ENDPOINT, status, headers, body, &[])
     }
 
     /// Adds the cause. It must not hold a token.
@@ -194,6 +194,24 @@ impl RefreshError {
     pub(crate) fn configuration_hint(&self) -> Option<&'static str> {
         (self.outcome == Outcome::Misconfigured)
             .then_some("the token endpoint refuses this program's request")
+    }
+
+    /// What became of a request to `what`.
+    pub(crate) fn of(what: &str, error: reqwest::Error) -> Self {
+        if let Some(status) = error.status() {
+            answer::refusal(what, status, &HeaderMap::new(), b"", &[])
+        } else if error.is_builder() {
+            Self::misconfigured("the refresh request could not be made").with_source(error)
+        } else if error.is_connect() && is_about_tls(&error) {
+            Self::not_sent(format!("{what}'s {UNTRUSTED}")).with_source(error)
+        } else if error.is_connect() {
+            Self::not_sent(format!("could not connect to {what}")).with_source(error)
+        } else if is_whole(&error) {
+            // Without the source: serde's errors quote the values they stumble over.
+            Self::unexpected(format!("{what}'s answer is not of the expected form"))
+        } else {
+            Self::no_answer(format!("{what} gave no whole answer")).with_source(error)
+        }
     }
 
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
@@ -222,20 +240,7 @@ impl StdError for RefreshError {
 /// `error_for_status`.
 impl From<reqwest::Error> for RefreshError {
     fn from(error: reqwest::Error) -> Self {
-        if let Some(status) = error.status() {
-            Self::answered(status, &HeaderMap::new(), b"")
-        } else if error.is_builder() {
-            Self::misconfigured("the refresh request could not be made").with_source(error)
-        } else if error.is_connect() && is_about_tls(&error) {
-            Self::not_sent(UNTRUSTED).with_source(error)
-        } else if error.is_connect() {
-            Self::not_sent("could not connect to the token endpoint").with_source(error)
-        } else if is_whole(&error) {
-            // Without the source: serde's errors quote the values they stumble over.
-            Self::unexpected("the token endpoint's answer is not of the expected form")
-        } else {
-            Self::no_answer("the token endpoint gave no whole answer").with_source(error)
-        }
+        Self::of(TOKEN_ENDPOINT, error)
     }
 }
 
@@ -264,8 +269,10 @@ fn is_about_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-const UNTRUSTED: &str = "the token endpoint's TLS certificate is not accepted here: a company's own \
-    root certificate is added with .token_client(…)";
+const TOKEN_ENDPOINT: &str = "the token endpoint";
+
+const UNTRUSTED: &str = "TLS certificate is not accepted here: a company's own root certificate is \
+    added with .token_client(…)";
 
 /// A server that asks for more than an hour is misconfigured; the user should not wait a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);

@@ -146,6 +146,42 @@ async fn any_other_refusal_ends_the_login() {
 }
 
 #[tokio::test]
+async fn what_fails_before_there_is_a_code_is_not_told_as_the_token_endpoints() {
+    let server = MockServer::start();
+    let endpoint = OAuth2Endpoint::at_issuer(server.issuer(), "my-cli");
+    let text = async |endpoint: &OAuth2Endpoint| {
+        let error = soon(DeviceLogin::new(endpoint).run(|_| panic!("told"))).await.unwrap_err();
+        format!("{:#}", anyhow::Error::new(error))
+    };
+    for (route, fault, said) in [
+        (
+            Route::DeviceAuthorization,
+            Fault::status(404),
+            ": the device authorization endpoint answered 404: check its URL",
+        ),
+        (
+            Route::DeviceAuthorization,
+            Fault::DropHalf,
+            ": the device authorization endpoint gave no whole answer: ",
+        ),
+        (
+            Route::Metadata,
+            Fault::DropHalf,
+            " can't be read now: the authorization server gave no whole answer: ",
+        ),
+    ] {
+        server.on_next(route, 1, fault);
+        let text = text(&endpoint).await;
+        assert!(text.contains(said) && !text.contains("token"), "{text}");
+    }
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = endpoint.device_authorization_url(format!("http://{unused}/device"));
+    let text = text(&nobody).await;
+    let said = ": could not connect to the device authorization endpoint: ";
+    assert!(text.contains(said) && !text.contains("token"), "{text}");
+}
+
+#[tokio::test]
 async fn an_answer_that_would_write_on_the_terminal_is_refused() {
     let server = MockServer::start();
     let endpoint = OAuth2Endpoint::at_issuer(server.issuer(), "my-cli");

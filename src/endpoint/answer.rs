@@ -17,7 +17,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
-use crate::endpoint::RefreshError;
+use crate::endpoint::{RefreshError, TOKEN_ENDPOINT};
 use crate::token::TokenResponse;
 
 pub(crate) fn classify(
@@ -27,7 +27,7 @@ pub(crate) fn classify(
     aliases: &[String],
 ) -> Result<TokenResponse, RefreshError> {
     if !status.is_success() {
-        return Err(refusal(status, headers, body, aliases));
+        return Err(refusal(TOKEN_ENDPOINT, status, headers, body, aliases));
     }
     let response = TokenResponse::read(body).and_then(|response| match response.check() {
         // A rotated refresh token is worth keeping, whatever came with it.
@@ -37,17 +37,18 @@ pub(crate) fn classify(
     response.map_err(|why| {
         // Some servers say no with a 200.
         match error_code(body) {
-            Some(_) => refusal(status, headers, body, aliases),
+            Some(_) => refusal(TOKEN_ENDPOINT, status, headers, body, aliases),
             None => RefreshError::unexpected(format!(
-                "the token endpoint answered {} without usable tokens: {why}",
+                "{TOKEN_ENDPOINT} answered {} without usable tokens: {why}",
                 status.as_u16()
             )),
         }
     })
 }
 
-/// `aliases` are the error codes that mean `invalid_grant` to this server.
+/// The answer of `what`; `aliases` are the error codes that mean `invalid_grant` to this server.
 pub(crate) fn refusal(
+    what: &str,
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -62,10 +63,10 @@ pub(crate) fn refusal(
     if status.is_success() || status.is_client_error() && code != 429 {
         match error_code(body).as_deref() {
             Some("invalid_grant") => {
-                return RefreshError::rejected("the token endpoint answered invalid_grant");
+                return RefreshError::rejected(format!("{what} answered invalid_grant"));
             }
             Some(error) if aliases.iter().any(|alias| alias == error) => {
-                return RefreshError::rejected(format!("the token endpoint answered {error}"));
+                return RefreshError::rejected(format!("{what} answered {error}"));
             }
             Some(
                 error @ ("invalid_client"
@@ -75,14 +76,12 @@ pub(crate) fn refusal(
                 | "unsupported_grant_type"
                 | "invalid_target"),
             ) => {
-                return RefreshError::misconfigured(format!(
-                    "the token endpoint answered {code} {error}"
-                ));
+                return RefreshError::misconfigured(format!("{what} answered {code} {error}"));
             }
             _ => {}
         }
     }
-    let message = format!("the token endpoint answered {code}");
+    let message = format!("{what} answered {code}");
     match code {
         429 => RefreshError::busy(message, retry_after),
         503 if retry_after.is_some() => RefreshError::busy(message, retry_after),
@@ -308,7 +307,7 @@ mod tests {
         let aliases = ["refresh_token_reused".to_owned(), "invalid_client".to_owned()];
         let outcome = |status: u16, body: &str| {
             let status = StatusCode::from_u16(status).unwrap();
-            refusal(status, &HeaderMap::new(), body.as_bytes(), &aliases).outcome()
+            refusal(TOKEN_ENDPOINT, status, &HeaderMap::new(), body.as_bytes(), &aliases).outcome()
         };
         assert_eq!(outcome(400, r#"{"error":"refresh_token_reused"}"#), Rejected);
         assert_eq!(outcome(401, r#"{"error":"invalid_client"}"#), Rejected, "as was asked for");

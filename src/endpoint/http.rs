@@ -24,9 +24,13 @@ pub(crate) fn client_for(http: &Client, url: &Url) -> Result<Client, RefreshErro
 /// takes longer than the request; it keeps no connection, and so belongs to no runtime.
 static DIRECT: OnceLock<Client> = OnceLock::new();
 
-pub(crate) async fn whole_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, RefreshError> {
+/// The body of an answer of `what`.
+pub(crate) async fn whole_body(
+    what: &str,
+    mut response: Response,
+) -> Result<Zeroizing<Vec<u8>>, RefreshError> {
     let mut body = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| RefreshError::of(what, e))? {
         if body.len() + chunk.len() > BODY_MAX {
             return Err(RefreshError::unexpected(
                 "the authorization server's answer is over 1 MiB",

@@ -132,7 +132,7 @@ async fn ask(client: &Client, issuer: &str, url: &Url) -> Result<ServerMetadata,
     if status != StatusCode::OK {
         return Err(Refusal::Missing(format!("{url} answered {status}")));
     }
-    let body = http::whole_body(response).await.map_err(for_now)?;
+    let body = http::whole_body("the authorization server", response).await.map_err(for_now)?;
     ServerMetadata::read(issuer, &body).map_err(|why| Refusal::Wrong(format!("{url}: {why}")))
 }
 

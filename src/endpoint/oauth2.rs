@@ -11,7 +11,9 @@ use reqwest::{Client, RequestBuilder, Url};
 use zeroize::Zeroizing;
 
 use crate::endpoint::metadata::{check_endpoint, check_issuer};
-use crate::endpoint::{ClientSecret, RefreshError, ServerMetadata, TokenEndpoint, answer, http};
+use crate::endpoint::{
+    ClientSecret, RefreshError, ServerMetadata, TOKEN_ENDPOINT, TokenEndpoint, answer, http,
+};
 use crate::error::Error;
 use crate::origin;
 use crate::refresh::client;
@@ -191,16 +193,19 @@ impl OAuth2Endpoint {
         self
     }
 
+    /// Asks `what`, as failures call it.
     pub(crate) async fn post(
         &self,
         http: &Client,
+        what: &str,
         url: &Url,
         fields: &[(&str, &str)],
     ) -> Result<(StatusCode, HeaderMap, Zeroizing<Vec<u8>>), RefreshError> {
         let http = http::client_for(http, url)?;
-        let response = self.request(&http, url, fields).await?.send().await?;
+        let request = self.request(&http, url, fields).await?;
+        let response = request.send().await.map_err(|e| RefreshError::of(what, e))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok((status, headers, http::whole_body(response).await?))
+        Ok((status, headers, http::whole_body(what, response).await?))
     }
 
     /// Where the server takes which request: as the program says, as was kept with the tokens, or
@@ -275,7 +280,7 @@ impl OAuth2Endpoint {
         server: &ServerMetadata,
         fields: &[(&str, &str)],
     ) -> Result<TokenResponse, (RefreshError, Option<String>)> {
-        let answered = self.post(http, &server.token_endpoint, fields).await;
+        let answered = self.post(http, TOKEN_ENDPOINT, &server.token_endpoint, fields).await;
         let (status, headers, body) = answered.map_err(|error| (error, None))?;
         let tokens = answer::classify(status, &headers, &body, &self.rejections)
             .map_err(|error| (error, answer::error_code(&body)))?;
@@ -364,12 +369,13 @@ impl TokenEndpoint for OAuth2Endpoint {
             return Ok(false);
         };
         let fields = [("token", token.secret()), ("token_type_hint", "refresh_token")];
-        let (status, headers, body) = self.post(http, url, &fields).await?;
+        let what = "the revocation endpoint";
+        let (status, headers, body) = self.post(http, what, url, &fields).await?;
         // RFC 7009 §2.2: 200 also for a token that the server doesn't know.
         if status.is_success() {
             return Ok(true);
         }
-        Err(answer::refusal(status, &headers, &body, &self.rejections))
+        Err(answer::refusal(what, status, &headers, &body, &self.rejections))
     }
 
     fn reuse_grace(&self) -> Option<Duration> {

@@ -117,10 +117,11 @@ impl DeviceLogin {
         }
         let params = self.request.params.iter();
         fields.extend(params.map(|(name, value)| (name.as_str(), value.as_str())));
-        let answered = in_time(self.request.endpoint.post(http, url, &fields)).await;
+        let what = "the device authorization endpoint";
+        let answered = in_time(self.request.endpoint.post(http, what, url, &fields)).await;
         let (status, headers, body) = answered.map_err(failed)?;
         if !status.is_success() {
-            return Err(failed(answer::refusal(status, &headers, &body, &[])));
+            return Err(failed(answer::refusal(what, status, &headers, &body, &[])));
         }
         read_device_authorization(&body)
     }
