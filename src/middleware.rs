@@ -127,7 +127,7 @@ impl Middleware for ReauthMiddleware {
             Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
         };
         let Some(mut replay) = spare.map(Spare::into_request) else {
-            core.storm.untold(&fresh, place);
+            core.storm.untold(Instant::now(), &fresh, place);
             return Ok(marked(response, NotReplayed));
         };
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
@@ -139,11 +139,16 @@ impl Middleware for ReauthMiddleware {
         let mut response = next.run(replay, extensions).await?;
         if self.is_refused(&mut response, &fresh, place) {
             core.storm.refused_at(Instant::now(), &fresh, place);
-        } else {
+        } else if !is_busy(response.status()) {
             core.storm.tried(place);
         }
         Ok(response)
     }
+}
+
+/// Whether somebody may have answered who did not look at the token.
+fn is_busy(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 impl fmt::Debug for ReauthMiddleware {

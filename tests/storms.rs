@@ -649,6 +649,28 @@ async fn a_replay_that_finds_nothing_does_not_leave_the_next_path_with_its_401()
     assert_eq!(t.server.counters().refreshes, 2);
 }
 
+/// A path that refuses each token, and whose replays come too soon to be looked at.
+#[tokio::test]
+async fn replays_that_are_too_many_say_nothing_of_the_token() {
+    let server = MockServer::builder().expires_in(ExpiresIn::Absent).start().unwrap();
+    let t = Fixture::at(server).await;
+    t.server.refuse_path("/api/door");
+    for (n, status) in [429, 503].into_iter().enumerate() {
+        let hold = t.server.hold(Route::Token);
+        let replay = async {
+            hold.arrived(1).await;
+            t.server.on_next(Route::Api, 1, Fault::status(status));
+            hold.release();
+        };
+        let (answer, ()) = soon(async { tokio::join!(t.get("door"), replay) }).await;
+        assert_eq!(answer.unwrap(), status);
+        assert_eq!(soon(t.get("things")).await.unwrap(), 200);
+        assert!(withheld(&soon(t.send("door")).await.unwrap()).is_some());
+        assert_eq!(t.server.counters().refreshes, n as u64 + 1);
+        log_in_again(&t).await;
+    }
+}
+
 #[tokio::test]
 async fn a_late_401_where_a_new_token_was_refused_is_replayed_with_the_new_one() {
     let t = Fixture::new().await;

@@ -161,9 +161,12 @@ impl Storm {
         self.try_out((refused.epoch, refused.generation + 1), place);
     }
 
-    /// A refresh has brought `tokens` for the sake of `place`, and no replay will tell whether they
-    /// are accepted there: the next request does.
-    pub(crate) fn untold(&self, tokens: &Tokens, place: Place) {
+    /// `tokens` came in place of some that were refused at `place`, and no replay will tell whether
+    /// they are accepted there: the next request does.
+    pub(crate) fn untold(&self, now: Instant, tokens: &Tokens, place: Place) {
+        if !is_young(now, tokens) {
+            return;
+        }
         if let Some(places) = self.accepted.get(place.origin) {
             places.remove(place);
         }
@@ -173,6 +176,10 @@ impl Storm {
     /// Waits for what `place` says to the tokens of that epoch and generation.
     fn try_out(&self, trial: (u64, u64), place: Place) {
         let mut memory = self.memory();
+        if trial < memory.trial {
+            // These tokens are not the newest any more.
+            return;
+        }
         if memory.trial != trial {
             memory.trial = trial;
             memory.on_trial.clear();
@@ -232,9 +239,7 @@ impl Storm {
 
     /// The replay with `tokens`, which a refresh had just brought, was refused at `place`.
     pub(crate) fn refused_at(&self, now: Instant, tokens: &Tokens, place: Place) {
-        let age = tokens.received.map(|received| now.saturating_duration_since(received));
-        let ended = tokens.expiry.is_some_and(|expiry| expiry.at.mono <= now);
-        if ended || age.is_none_or(|age| age >= YOUNG) {
+        if !is_young(now, tokens) {
             // It may have ended by itself.
             return;
         }
@@ -335,6 +340,13 @@ impl Storm {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether `tokens` are too new to have ended by themselves.
+fn is_young(now: Instant, tokens: &Tokens) -> bool {
+    let age = tokens.received.map(|received| now.saturating_duration_since(received));
+    let ended = tokens.expiry.is_some_and(|expiry| expiry.at.mono <= now);
+    !ended && age.is_some_and(|age| age < YOUNG)
 }
 
 /// Full jitter: many processes that failed together must not come back together.
@@ -522,7 +534,7 @@ mod tests {
         storm.accepted(&old(now), upload);
         let withheld = || storm.withheld_at(now.mono, &new, Some(upload));
         assert_eq!(withheld(), None);
-        storm.untold(&new, upload);
+        storm.untold(now.mono, &new, upload);
         storm.accepted(&new, place("/good"));
         assert_eq!(withheld(), Some(10 * SECOND));
         storm.accepted(&new, upload);

@@ -231,8 +231,9 @@ impl SessionBuilder {
         self
     }
 
-    /// How soon after a refresh a 401, from an origin that never accepted the new token, may lead
-    /// to another one. Default: 10 seconds.
+    /// How soon after a refresh a 401 may lead to another one, where nothing shows that this would
+    /// help: the origin never accepted the new token, or the path has refused a new one before.
+    /// Default: 10 seconds.
     pub fn min_refresh_interval(mut self, interval: Duration) -> Self {
         self.min_refresh_interval = interval;
         self
