@@ -29,7 +29,7 @@ pub(crate) use mark::Mark;
 mod storm;
 pub(crate) use storm::{Place, Storm};
 mod trace;
-pub(crate) use trace::{Failure, Trace};
+pub(crate) use trace::{Failure, Known, Trace};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

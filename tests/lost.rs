@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mock_server::MockServer;
-use reqwest_reauth::{MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore};
+use reqwest_reauth::{
+    MemoryStore, OAuth2Endpoint, Record, Revocation, Session, Shared, StoreError, TokenStore,
+};
+use support::steps::after_a_second;
 use support::vault::User;
 use support::{Call, Turnstile, client, endpoint, found, soon, tokens};
 
@@ -62,7 +65,11 @@ impl Home {
     }
 
     fn session(&self, service: &str, store: &Lossy) -> Session {
-        Session::builder(service, endpoint(&self.server))
+        self.session_at(service, store, endpoint(&self.server))
+    }
+
+    fn session_at(&self, service: &str, store: &Lossy, endpoint: OAuth2Endpoint) -> Session {
+        Session::builder(service, endpoint)
             .origin(self.server.origin())
             .store(store.clone())
             .state_dir(self.state.path().join("state"))
@@ -179,10 +186,66 @@ async fn a_logout_beside_a_lost_record_ends_its_login_for_when_it_turns_up_again
     assert_eq!(home.server.counters().token_requests, 0);
 }
 
+/// What was lost is another client's, that has the same name: the logout is none of its.
+#[tokio::test]
+async fn a_logout_beside_a_lost_record_of_another_client_ends_its_own_session_alone() {
+    let (home, store) = (Home::new(), Lossy::new("keychain"));
+    home.log_in(&home.session("cli", &store)).await.unwrap();
+    let record = store.memory.load().unwrap().unwrap();
+    store.memory.clear().unwrap();
+    let other = OAuth2Endpoint::new(home.server.token_url(), "another-client");
+    let other = home.session_at("cli", &store, other);
+    assert_eq!(soon(other.log_out()).await.unwrap(), Revocation::Nothing);
+    assert!(!other.is_logged_in().await.unwrap());
+    store.memory.save(&record).unwrap();
+    assert!(home.session("cli", &store).is_logged_in().await.unwrap());
+}
+
+/// A logout that could not be settled when it was made, since the store failed: whoever has logged
+/// in since then is not logged out by it, should the record be lost.
+#[tokio::test]
+async fn a_logout_from_before_the_login_leaves_a_lost_record_lost() {
+    let t = User::new();
+    let early = t.program();
+    t.vault.fail(&[Call::Load]);
+    assert!(soon(early.log_out()).await.unwrap_err().is_store());
+    t.vault.fail(&[]);
+    t.logged_in().await;
+    let record = t.vault.memory.load().unwrap().unwrap();
+    t.vault.memory.clear().unwrap();
+    // It settles what was due.
+    after_a_second().await;
+    let _ = early.is_logged_in().await;
+    soon(early.drain()).await;
+    assert!(t.program().is_logged_in().await.unwrap_err().is_store());
+    t.vault.memory.save(&record).unwrap();
+    assert!(t.program().is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_logout_beside_a_lost_record_that_cannot_be_noted_says_so_and_can_be_made_again() {
+    let t = User::new();
+    t.logged_in().await;
+    let record = t.vault.memory.load().unwrap().unwrap();
+    t.vault.memory.clear().unwrap();
+    let trace = std::fs::read(t.file("trace").unwrap()).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+    // Something is where the note would go.
+    let note = t.place(&format!("{}.out", &trace["login"].as_str().unwrap()[..32]));
+    std::fs::create_dir(&note).unwrap();
+    let session = t.program();
+    assert!(soon(session.log_out()).await.unwrap_err().is_store());
+    std::fs::remove_dir(&note).unwrap();
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Nothing);
+    t.vault.memory.save(&record).unwrap();
+    assert!(!t.program().is_logged_in().await.unwrap());
+}
+
 #[tokio::test]
 async fn a_login_that_was_given_back_over_a_lost_record_leaves_it_lost() {
     let (home, store) = (Home::new(), Lossy::new("keychain"));
     home.log_in(&home.session("cli", &store)).await.unwrap();
+    let record = store.memory.load().unwrap().unwrap();
     store.memory.clear().unwrap();
     let session = home.session("cli", &store);
     let lost = session.is_logged_in().await.unwrap_err();
@@ -193,8 +256,13 @@ async fn a_login_that_was_given_back_over_a_lost_record_leaves_it_lost() {
     store.turnstile.open();
     soon(session.drain()).await;
     assert!(store.memory.load().unwrap().is_none(), "undone");
-    let still = home.session("cli", &store).is_logged_in().await.unwrap_err();
+    let again = home.session("cli", &store);
+    let still = again.is_logged_in().await.unwrap_err();
     assert!(still.is_store() && !still.is_logged_out(), "{still:?}");
+    // Of the login that was there before, as a logout knows.
+    assert_eq!(soon(again.log_out()).await.unwrap(), Revocation::Nothing);
+    store.memory.save(&record).unwrap();
+    assert!(!home.session("cli", &store).is_logged_in().await.unwrap());
 }
 
 /// Says by an error that its content is damaged, and keeps it aside.

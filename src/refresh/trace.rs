@@ -11,15 +11,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Brief, Notes, StoreError, from_millis, millis};
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Trace {
     version: u32,
     logged_in: bool,
-    /// Whose it is, as a hash.
-    #[serde(default)]
-    login: String,
+    #[serde(flatten)]
+    of: Known,
     #[serde(default)]
     failure: Option<Failure>,
+}
+
+/// A login, as far as it is known without its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Known {
+    /// Its id, as a hash.
+    pub(crate) login: String,
+    /// Its server and client, as a hash. Empty for tokens that another program put into the store.
+    pub(crate) client: String,
+    /// When it began, in milliseconds since 1970.
+    pub(crate) since: u64,
 }
 
 /// A refresh that failed for now.
@@ -42,20 +53,20 @@ impl Trace {
         Ok(Self::read(notes)?.logged_in)
     }
 
-    /// The hash of the login that the trace knows of.
-    pub(crate) fn login(notes: &Notes) -> Result<Option<String>, StoreError> {
-        let trace = Self::read(notes)?;
-        let is_hash = trace.login.len() == 64 && trace.login.bytes().all(|b| b.is_ascii_hexdigit());
-        Ok((trace.logged_in && is_hash).then_some(trace.login))
+    /// The login that the trace knows of.
+    pub(crate) fn known(notes: &Notes) -> Result<Option<Known>, StoreError> {
+        let Self { logged_in, of, .. } = Self::read(notes)?;
+        let is_hash = of.login.len() == 64 && of.login.bytes().all(|b| b.is_ascii_hexdigit());
+        Ok((logged_in && is_hash).then_some(of))
     }
 
     /// Notes that somebody is logged in. Durable on return.
-    pub(crate) fn note_login(notes: &Notes, login: &str) -> Result<(), StoreError> {
-        let noted = Self::read(notes).is_ok_and(|trace| trace.logged_in && trace.login == login);
+    pub(crate) fn note_login(notes: &Notes, of: Known) -> Result<(), StoreError> {
+        let noted = Self::read(notes).is_ok_and(|trace| trace.logged_in && trace.of == of);
         if noted {
             return Ok(());
         }
-        Self { version: 1, logged_in: true, login: login.to_owned(), failure: None }.write(notes)
+        Self { version: 1, logged_in: true, of, failure: None }.write(notes)
     }
 
     /// Notes that nobody is. Needs no room on the disk, and no trust in the directory. Durable on
@@ -72,7 +83,9 @@ impl Trace {
         until: SystemTime,
         by: &str,
     ) -> Result<(), StoreError> {
-        let before = Self::failure_of(notes, brief)?;
+        let (before, login) = (Self::read(notes)?, brief.login.hash());
+        let of = if before.of.login == login { before.of.clone() } else { login.into() };
+        let before = before.failure_in(brief);
         let failure = Failure {
             generation: brief.generation,
             count: before.map_or(1, |before| before.count.saturating_add(1)),
@@ -80,15 +93,22 @@ impl Trace {
             until: millis(until),
             by: by.to_owned(),
         };
-        let login = brief.login.hash();
-        Self { version: 1, logged_in: true, login, failure: Some(failure) }.write(notes)
+        Self { version: 1, logged_in: true, of, failure: Some(failure) }.write(notes)
     }
 
     /// The last refresh of the tokens of `brief`, where it failed.
     pub(crate) fn failure_of(notes: &Notes, brief: &Brief) -> Result<Option<Failure>, StoreError> {
-        let trace = Self::read(notes)?;
+        Ok(Self::read(notes)?.failure_in(brief))
+    }
+
+    fn failure_in(self, brief: &Brief) -> Option<Failure> {
         let of = |failure: &Failure| failure.generation == brief.generation;
-        Ok(trace.failure.filter(of).filter(|_| trace.login == brief.login.hash()))
+        self.failure.filter(of).filter(|_| self.of.login == brief.login.hash())
+    }
+
+    /// The trace, where it says that somebody is logged in.
+    pub(crate) fn of_a_login(notes: &Notes) -> Result<Option<Self>, StoreError> {
+        Ok(Some(Self::read(notes)?).filter(|trace| trace.logged_in))
     }
 
     fn read(notes: &Notes) -> Result<Self, StoreError> {
@@ -96,13 +116,20 @@ impl Trace {
         Ok(serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
-    fn write(&self, notes: &Notes) -> Result<(), StoreError> {
+    /// Writes it over the one that is there. Durable on return.
+    pub(crate) fn write(&self, notes: &Notes) -> Result<(), StoreError> {
         notes.write(KIND, &serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// Whether it could be written now.
     pub(crate) fn check(notes: &Notes) -> Result<(), StoreError> {
         notes.probe(KIND)
+    }
+}
+
+impl From<String> for Known {
+    fn from(login: String) -> Self {
+        Self { login, ..Self::default() }
     }
 }
 
@@ -145,9 +172,9 @@ mod tests {
         let failed = |of: &Brief| Trace::failure_of(&notes, of).unwrap().map(|f| f.count);
         let until = SystemTime::now() + Duration::from_secs(1);
         Trace::note_failure(&notes, &ours, until, "").unwrap();
-        Trace::note_login(&notes, &ours.login.hash()).unwrap();
+        Trace::note_login(&notes, ours.login.hash().into()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (Some(1), None));
-        Trace::note_login(&notes, &theirs.login.hash()).unwrap();
+        Trace::note_login(&notes, theirs.login.hash().into()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (None, None));
         assert!(Trace::says_logged_in(&notes).unwrap());
     }
@@ -156,17 +183,28 @@ mod tests {
     fn a_login_is_known_by_its_hash_and_by_nothing_that_could_be_a_path() {
         let notes = Notes::new(None);
         let hash = LoginId("ours".to_owned()).hash();
-        let login = || Trace::login(&notes).unwrap();
-        assert_eq!(login(), None);
-        Trace::note_login(&notes, &hash).unwrap();
-        assert_eq!(login(), Some(hash.clone()));
+        let known = || Trace::known(&notes).unwrap();
+        assert_eq!(known(), None);
+        let ours = Known { login: hash.clone(), client: "client".to_owned(), since: 7 };
+        Trace::note_login(&notes, ours.clone()).unwrap();
+        assert_eq!(known(), Some(ours.clone()));
+        // A refresh that fails changes nothing of that.
+        let login = LoginId("ours".to_owned());
+        let brief = Brief { login, generation: 3, refresh: None, key: None };
+        Trace::note_failure(&notes, &brief, SystemTime::now(), "").unwrap();
+        assert_eq!(known(), Some(ours));
         let short = &hash[1..];
         for odd in [String::new(), short.to_owned(), format!("/{short}"), format!("{hash}0")] {
-            Trace::note_login(&notes, &odd).unwrap();
-            assert_eq!(login(), None, "{odd}");
+            Trace::note_login(&notes, odd.clone().into()).unwrap();
+            assert_eq!(known(), None, "{odd}");
         }
+        // A trace that says no more than this.
+        notes
+            .write(KIND, format!(r#"{{"version":1,"logged_in":true,"login":"{hash}"}}"#).as_bytes())
+            .unwrap();
+        assert_eq!(known(), Some(hash.into()));
         Trace::note_logout(&notes).unwrap();
-        assert_eq!(login(), None);
+        assert_eq!(known(), None);
     }
 
     #[test]

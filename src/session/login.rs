@@ -183,7 +183,7 @@ impl Core {
     async fn replaceable_record(&self, locked: &mut Locked) -> Result<Before, Error> {
         let before = self.store.read(Kept::load_to_replace).await?;
         let is_damaged = match &before {
-            Before::Nobody | Before::Lost => false,
+            Before::Nobody | Before::Lost(_) => false,
             Before::Damaged => true,
             Before::Record(record) => {
                 match record.read(&self.pin, self.state.epoch(), Moment::now()) {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
-use crate::refresh::{Locked, Undo, within};
+use crate::refresh::{Known, Locked, Undo, within};
 use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
@@ -107,13 +107,13 @@ impl Core {
             result => result,
         };
         match result {
-            Ok(Some(Revocation::Pending)) => noted.map(|()| Revocation::Pending),
-            // Somebody has settled it in our place.
-            Ok(None) if self.farewells().settled != settled => Ok(self.farewells().last),
             // What is not this session's to clear is still there.
             Ok(_) if noted.as_ref().is_err_and(Error::is_configuration) => {
                 noted.map(|()| Revocation::Nothing)
             }
+            Ok(Some(Revocation::Pending)) => noted.map(|()| Revocation::Pending),
+            // Somebody has settled it in our place.
+            Ok(None) if self.farewells().settled != settled => Ok(self.farewells().last),
             result => result.map(Option::unwrap_or_default),
         }
     }
@@ -125,22 +125,28 @@ impl Core {
             .filter(|farewell| farewell.revoke)
             .map(|farewell| farewell.over.clone())
             .collect();
+        let mut noted = Ok(());
         for over in due {
-            let login = match &over {
-                Over::Login(login, _) => Some(login.clone()),
-                Over::AllUntil(_) => self.login_over_by(&over).await?,
-                Over::Nobody => None,
-            };
-            if let Some(login) = login {
-                self.store.beside(move |kept| kept.note_out(&login)).await?;
-            }
+            // One that fails leaves the others as they are.
+            noted = noted.and(self.note_logout(over).await);
         }
-        Ok(())
+        noted
+    }
+
+    async fn note_logout(&self, over: Over) -> Result<(), Error> {
+        let login = match &over {
+            Over::Login(login, _) => Some(login.clone()),
+            Over::AllUntil(_) => self.login_over_by(&over).await?,
+            Over::Nobody => None,
+        };
+        match login {
+            Some(login) => self.store.beside(move |kept| kept.note_out(&login)).await,
+            None => Ok(()),
+        }
     }
 
     async fn login_over_by(&self, over: &Over) -> Result<Option<LoginId>, Error> {
         let Some(record) = self.store.read(Kept::load_to_clear).await? else {
-            self.store.read(Kept::note_lost_out).await?;
             return Ok(None);
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
@@ -255,9 +261,16 @@ impl Core {
             Err(error) if error.is_transient() => return Err(error),
             // Of a login that failed nothing is there; that an entry was lost stays noted.
             Ok(None) if due.iter().all(|farewell| !farewell.revoke) => return Ok(()),
-            // Gone already, but for what is noted of it or kept aside; or damaged, so that nobody
-            // can use it. The user asked for it to go.
-            Ok(None) | Err(_) => return locked.write(self, Undo::Nothing, Kept::clear).await,
+            // Gone already, but for what is noted of it or kept aside. The user asked for it to go.
+            Ok(None) => {
+                let pin = self.pin.clone();
+                let over: Vec<_> = due.iter().map(|farewell| farewell.over.clone()).collect();
+                let is_over = move |known: &Known| over.iter().any(|over| over.covers_lost(known));
+                let clear = move |kept: &Kept| kept.clear_lost(&pin, is_over);
+                return locked.write(self, Undo::Nothing, clear).await;
+            }
+            // Damaged, so that nobody can use it.
+            Err(_) => return locked.write(self, Undo::Nothing, Kept::clear).await,
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             // It began after the logout.

@@ -135,7 +135,8 @@ impl Core {
         loaded: impl Future<Output = Result<Loaded, Error>>,
     ) -> Result<(Asked, Loaded), Error> {
         let asked = Asked { from: self.state.epoch(), at: Instant::now() };
-        let loaded = loaded.await.inspect_err(|_| self.looked(&asked))?;
+        // One that hangs is not asked again at once.
+        let loaded = loaded.await.inspect_err(|_| self.looked(Instant::now()))?;
         Ok((asked, loaded))
     }
 
@@ -144,12 +145,12 @@ impl Core {
     fn learn(&self, asked: &Asked, loaded: Loaded) -> Result<(Stored, Option<Tokens>), Error> {
         let learned = self.learn_of(asked.from, loaded);
         // Not before: until then, who asks has to wait for it.
-        self.looked(asked);
+        self.looked(asked.at);
         learned
     }
 
-    fn looked(&self, asked: &Asked) {
-        *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.at);
+    fn looked(&self, at: Instant) {
+        *self.last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     fn learn_of(&self, from: u64, loaded: Loaded) -> Result<(Stored, Option<Tokens>), Error> {

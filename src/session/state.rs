@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 
 use crate::error::Error;
 use crate::event::LogoutReason;
+use crate::refresh::Known;
+use crate::store::from_millis;
 use crate::sync::Mutex;
 use crate::token::{LoginId, Tokens};
 
@@ -110,6 +112,16 @@ impl Over {
             Self::Login(login, until) => *login == tokens.login && tokens.generation <= *until,
             // A refresh doesn't make a login younger. Received in the future: the clock was set back.
             Self::AllUntil(end) => tokens.logged_in_at <= *end || tokens.received.is_none(),
+        }
+    }
+
+    /// The same, of a login whose record is lost.
+    pub(crate) fn covers_lost(&self, known: &Known) -> bool {
+        let since = from_millis(known.since);
+        match self {
+            Self::Nobody => false,
+            Self::Login(login, _) => login.hash() == known.login,
+            Self::AllUntil(end) => since <= *end || since > SystemTime::now(),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::event::LogoutReason;
-use crate::refresh::{Failure, Mark, Trace, ended, imported, journal};
-use crate::store::{Brief, Notes, Record, Shared, StoreError, TokenStore};
+use crate::refresh::{Failure, Known, Mark, Trace, ended, imported, journal};
+use crate::store::{Brief, Notes, Pin, Record, Shared, StoreError, TokenStore};
 use crate::token::{LoginId, program};
 
 /// A session's store, and the notes of the programs that share it.
@@ -126,14 +126,15 @@ impl Kept {
     /// Only where nothing may be written over it now: the store can't be asked, or what is noted
     /// beside it could not be.
     pub(crate) fn load_to_replace(&self) -> Result<Before, StoreError> {
-        let was_logged_in = self.store.may_lose() && {
+        let trace = if self.store.may_lose() {
             Trace::check(&self.notes)?;
-            Trace::says_logged_in(&self.notes)?
+            Trace::of_a_login(&self.notes)?
+        } else {
+            None
         };
         match self.store.load() {
             Ok(Some(record)) => Ok(Before::Record(record)),
-            Ok(None) if was_logged_in => Ok(Before::Lost),
-            Ok(None) => Ok(Before::Nobody),
+            Ok(None) => Ok(trace.map_or(Before::Nobody, Before::Lost)),
             Err(error) if error.is_corrupt() => Ok(Before::Damaged),
             Err(error) => Err(error),
         }
@@ -245,10 +246,10 @@ impl Kept {
         self.store.save(record)?;
         self.is_proven.store(true, Ordering::Relaxed);
         if self.store.may_lose()
-            && let Some(brief) = record.brief()
+            && let Some(known) = record.known()
         {
             // The tokens are safe, which is what was asked; the next save tries it again.
-            let _ = Trace::note_login(&self.notes, &brief.login.hash());
+            let _ = Trace::note_login(&self.notes, known);
         }
         Ok(())
     }
@@ -261,6 +262,26 @@ impl Kept {
         self.notes.leave_room();
         let removed = [noted, journal::remove(&self.notes), Mark::clear(&self.notes)];
         removed.into_iter().collect()
+    }
+
+    /// As [`clear`](Self::clear), where there is no record. If the trace knows of a login, its record
+    /// may turn up again: where that login `is_over` as well, this is noted, and else nothing is done.
+    pub(crate) fn clear_lost(
+        &self,
+        pin: &Pin,
+        is_over: impl Fn(&Known) -> bool,
+    ) -> Result<(), StoreError> {
+        // What can't be read doesn't keep a user from logging out.
+        let known = Trace::known(&self.notes).ok().flatten();
+        match known.filter(|_| self.store.may_lose()) {
+            Some(known) if !is_over(&known) => return Ok(()),
+            // Another client's record would have been left alone.
+            Some(known) if known.client.is_empty() || known.client == pin.hash() => {
+                ended::note_out(&self.notes, &known.login, &program())?;
+            }
+            Some(_) | None => {}
+        }
+        self.clear()
     }
 
     /// Puts back what `login` wrote over, if it did: its save was told as failed.
@@ -279,12 +300,14 @@ impl Kept {
     fn restore(&self, before: &Before) -> Result<(), StoreError> {
         match before {
             Before::Nobody => self.clear(),
-            Before::Record(record) => self.store.save(record),
+            Before::Record(record) => self.save(record),
             // As unreadable as it was. Cleared, it would look like a logout, and the copy that
             // was kept aside would go.
             Before::Damaged => self.store.save(&Record::from_bytes(b"damaged")),
-            // The trace says that it was there.
-            Before::Lost => self.store.clear(),
+            Before::Lost(trace) => {
+                self.store.clear()?;
+                trace.write(&self.notes)
+            }
         }
     }
 
@@ -295,19 +318,6 @@ impl Kept {
     /// Notes that the user has logged out: from here on a record of that login counts for nothing.
     pub(crate) fn note_out(&self, login: &LoginId) -> Result<(), StoreError> {
         ended::note_out(&self.notes, &login.hash(), &program())
-    }
-
-    /// As [`note_out`](Self::note_out), of the login whose record is missing, if there is one: it may
-    /// turn up again.
-    pub(crate) fn note_lost_out(&self) -> Result<(), StoreError> {
-        let Some(login) = Trace::login(&self.notes)?.filter(|_| self.store.may_lose()) else {
-            return Ok(());
-        };
-        // Look again: another program may have logged in between the two.
-        match self.store.load()? {
-            None => ended::note_out(&self.notes, &login, &program()),
-            Some(_) => Ok(()),
-        }
     }
 
     pub(crate) fn is_out(&self, login: &LoginId) -> Result<bool, StoreError> {
@@ -378,8 +388,8 @@ pub(crate) enum Before {
     Nobody,
     Record(Record),
     Damaged,
-    /// Nothing, though nobody had logged out.
-    Lost,
+    /// Nothing, though nobody had logged out: the trace says so.
+    Lost(Trace),
 }
 
 /// Real answers are 5 KB at most; sealed, and with some to spare.

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::endpoint::ServerMetadata;
 use crate::lock::digest;
-use crate::refresh::JournalKey;
+use crate::refresh::{JournalKey, Known};
 use crate::token::{
     Birth, Expiry, Identity, LoginId, Moment, RefreshToken, Secret, TokenResponse, Tokens,
 };
@@ -138,6 +138,16 @@ impl Record {
         })
     }
 
+    /// Whose it is, without its secrets. `None` as for [`brief`](Self::brief).
+    pub(crate) fn known(&self) -> Option<Known> {
+        let login = self.brief()?.login.hash();
+        // Of tokens that another program put here, nothing else is known.
+        let fields: Option<Owned> = serde_json::from_slice(&self.0).ok();
+        let client = fields.as_ref().map(|fields| Pin(fields.issued_by.clone()).hash());
+        let since = fields.map_or(0, |fields| fields.logged_in_at);
+        Some(Known { login, client: client.unwrap_or_default(), since })
+    }
+
     /// The tokens of a token response (RFC 6749 §5.1) that another program put here. When that
     /// was, nobody knows: so neither when they end.
     fn import(&self, epoch: u64, now: Moment) -> Option<Tokens> {
@@ -192,6 +202,12 @@ impl fmt::Debug for Record {
 /// program disagree, nothing is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pin(pub(crate) String);
+
+impl Pin {
+    pub(crate) fn hash(&self) -> String {
+        digest(&["client", &self.0])
+    }
+}
 
 /// Why a record is of no use here.
 #[derive(Debug, PartialEq, Eq)]
