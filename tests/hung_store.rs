@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use std::time::Duration;
 
-use mock_server::MockServer;
+use mock_server::{Issued, MockServer};
 use reqwest_reauth::{MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore};
-use support::{Turnstile, builder, client, soon, tokens};
+use support::{Turnstile, builder, client, soon, text, tokens};
 
 /// A store that somebody locked: its calls wait until a person unlocks it, each with a prompt of
 /// its own. Unless that is held up, the person does so as soon as the session asks whether it is
@@ -21,6 +21,14 @@ struct Locked {
     person: Turnstile,
     asked: Arc<AtomicUsize>,
     is_away: Arc<AtomicBool>,
+    /// Reads find nothing, or what is there, without a prompt.
+    reads_pass: bool,
+    /// A write waits, and nobody is asked.
+    asks_nobody: bool,
+    /// Whoever is asked closes the prompt.
+    refuses: Arc<AtomicBool>,
+    /// How many writes were begun.
+    writes: Arc<AtomicUsize>,
 }
 
 impl Locked {
@@ -31,7 +39,19 @@ impl Locked {
             person: Turnstile::default(),
             asked: Arc::default(),
             is_away: Arc::default(),
+            reads_pass: false,
+            asks_nobody: false,
+            refuses: Arc::default(),
+            writes: Arc::default(),
         }
+    }
+
+    /// As a keyring that was locked before anybody had logged in: only a write brings up the
+    /// prompt.
+    fn without_an_entry() -> Self {
+        let store = Self { reads_pass: true, ..Self::new() };
+        store.lock();
+        store
     }
 
     fn lock(&self) {
@@ -49,11 +69,34 @@ impl Locked {
         }
     }
 
+    fn pass_to_write(&self) -> Result<(), StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.pass();
+        match self.refuses.load(Ordering::SeqCst) {
+            true => Err(StoreError::locked("the prompt was closed")),
+            false => Ok(()),
+        }
+    }
+
+    /// How often it was asked whether a person is asked, the prompts there were, and the writes.
+    fn counts(&self) -> (usize, usize, usize) {
+        let [asked, writes] = [&self.asked, &self.writes].map(|count| count.load(Ordering::SeqCst));
+        (asked, self.person.count(), writes)
+    }
+
+    /// Whether it holds these tokens.
+    fn holds(&self, issued: &Issued) -> bool {
+        text(&self.memory).is_some_and(|record| record.contains(&issued.refresh_token))
+    }
+
     /// Returns when the session has asked whether a person is asked, and waits.
     async fn person_is_waited_for(&self) {
-        while self.asked.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let waited_for = async {
+            while self.asked.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(waited_for).await;
     }
 
     fn session(&self, server: &MockServer) -> Session {
@@ -67,22 +110,27 @@ impl TokenStore for Locked {
     }
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
-        self.pass();
+        if !self.reads_pass {
+            self.pass();
+        }
         self.memory.load()
     }
 
     fn save(&self, record: &Record) -> Result<(), StoreError> {
-        self.pass();
+        self.pass_to_write()?;
         self.memory.save(record)
     }
 
     fn clear(&self) -> Result<(), StoreError> {
-        self.pass();
+        self.pass_to_write()?;
         self.memory.clear()
     }
 
     fn asks_a_person(&self) -> bool {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.asks_nobody {
+            return false;
+        }
         if !self.is_away.load(Ordering::SeqCst) {
             self.unlock();
         }
@@ -224,6 +272,113 @@ async fn who_is_known_to_be_logged_out_waits_for_no_person() {
     assert!(support::found(&error).is_logged_out(), "{error:?}");
     assert_eq!(store.asked.load(Ordering::SeqCst), 0);
     store.person.open();
+}
+
+// Where only a write is held up.
+
+#[tokio::test]
+async fn a_first_login_waits_for_the_person_who_unlocks_the_store_for_its_save() {
+    let (server, store) = (MockServer::start(), Locked::without_an_entry());
+    let (session, issued) = (store.session(&server), server.log_in("alice"));
+    soon(session.log_in(tokens(&issued))).await.unwrap();
+    assert!(store.holds(&issued));
+    assert_eq!(store.counts(), (1, 1, 1));
+    let response = client(&session).get(server.api_url("things")).send();
+    assert_eq!(soon(response).await.unwrap().status(), 200);
+    drop(session);
+    // It was not undone.
+    assert!(soon(store.session(&server).is_logged_in()).await.unwrap());
+    assert_eq!(store.counts(), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_first_login_whose_save_hangs_while_nobody_is_asked_is_given_back_and_undone() {
+    let store = Locked { asks_nobody: true, ..Locked::without_an_entry() };
+    let server = MockServer::start();
+    let (session, issued) = (store.session(&server), server.log_in("alice"));
+    let error = soon(session.log_in(tokens(&issued))).await.unwrap_err();
+    support::steps::given_back(&server, &error, &issued).await;
+    assert_eq!(store.counts(), (1, 1, 1));
+    let told = format!("{:#}", anyhow::Error::new(error));
+    assert!(told.contains("no answer within 3 seconds"), "{told}");
+    store.unlock();
+    soon(session.drain()).await;
+    assert!(store.memory.load().unwrap().is_none());
+    assert!(!session.is_logged_in().await.unwrap());
+    assert_eq!(store.counts(), (1, 1, 2));
+}
+
+#[tokio::test]
+async fn a_person_who_closes_the_prompt_of_a_first_login_is_not_asked_again() {
+    let (server, store) = (MockServer::start(), Locked::without_an_entry());
+    let (session, issued) = (store.session(&server), server.log_in("alice"));
+    store.refuses.store(true, Ordering::SeqCst);
+    let error = soon(session.log_in(tokens(&issued))).await.unwrap_err();
+    support::steps::given_back(&server, &error, &issued).await;
+    let told = format!("{:#}", anyhow::Error::new(error));
+    assert!(told.ends_with("the prompt was closed"), "{told}");
+    assert_eq!(store.counts(), (1, 1, 1));
+    assert!(store.memory.load().unwrap().is_none());
+    // By another try the person has thought better of it.
+    store.refuses.store(false, Ordering::SeqCst);
+    soon(session.log_in(tokens(&issued))).await.unwrap();
+    assert!(store.holds(&issued));
+}
+
+#[tokio::test]
+async fn a_logout_while_the_save_of_a_first_login_waits_for_a_person_wins() {
+    let (server, store) = (MockServer::start(), Locked::without_an_entry());
+    store.is_away.store(true, Ordering::SeqCst);
+    let (session, issued) = (store.session(&server), server.log_in("alice"));
+    let login = support::steps::log_in(&session, tokens(&issued));
+    store.person_is_waited_for().await;
+    let logout = support::steps::log_out(&session);
+    support::settle().await;
+    store.unlock();
+    let error = soon(login).await.unwrap().unwrap_err();
+    assert!(error.is_logged_out(), "{error:?}");
+    support::steps::given_back(&server, &error, &issued).await;
+    soon(logout).await.unwrap().unwrap();
+    soon(session.drain()).await;
+    assert!(store.memory.load().unwrap().is_none());
+    assert!(!session.is_logged_in().await.unwrap());
+    assert_eq!((store.asked.load(Ordering::SeqCst), store.person.count()), (1, 1));
+}
+
+#[tokio::test]
+async fn of_two_first_logins_while_a_person_is_asked_the_second_waits_for_the_same_one() {
+    let (server, store) = (MockServer::start(), Locked::without_an_entry());
+    store.is_away.store(true, Ordering::SeqCst);
+    let session = store.session(&server);
+    let [first, second] = [server.log_in("alice"), server.log_in("bob")];
+    let one = support::steps::log_in(&session, tokens(&first));
+    store.person_is_waited_for().await;
+    let other = support::steps::log_in(&session, tokens(&second));
+    // Long enough for the second one's wait for its turn to be given up.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(store.counts(), (1, 1, 1));
+    store.unlock();
+    soon(one).await.unwrap().unwrap();
+    soon(other).await.unwrap().unwrap();
+    assert!(store.holds(&second));
+    assert_eq!(support::steps::user(&session, &server).await, "bob");
+    assert_eq!(store.counts(), (1, 1, 2));
+}
+
+#[tokio::test]
+async fn the_end_of_a_program_does_not_wait_for_the_person_whom_a_first_login_waits_for() {
+    let (server, store) = (MockServer::start(), Locked::without_an_entry());
+    store.is_away.store(true, Ordering::SeqCst);
+    let session = store.session(&server);
+    let login = support::steps::log_in(&session, tokens(&server.log_in("alice")));
+    store.person_is_waited_for().await;
+    login.abort();
+    assert!(login.await.unwrap_err().is_cancelled());
+    // One more call to the store is waited for.
+    let ends = tokio::task::spawn_blocking(move || drop(session));
+    tokio::time::timeout(Duration::from_secs(8), ends).await.unwrap().unwrap();
+    assert!(store.memory.load().unwrap().is_none());
+    store.unlock();
 }
 
 /// Hangs, and so does the question whether a person is asked.

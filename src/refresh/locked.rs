@@ -136,6 +136,19 @@ impl Locked {
         })
     }
 
+    /// What became of the write that was given up, once a person has unlocked the store for it.
+    /// `None` where there is none, or it goes on: nobody is asked, or nobody comes. Whoever else
+    /// waits for the locks could not have them before it is over in any case.
+    pub(crate) async fn unlocked(&mut self, core: &Core) -> Option<Result<(), Error>> {
+        self.late.as_ref()?;
+        self.give_up_soon();
+        let (late, _) = self.late.as_mut()?;
+        let result = core.store.unlocked_for(late).await?;
+        self.late = None;
+        core.set_trouble(None);
+        Some(result)
+    }
+
     /// `call`, which keeps the process lock until it returns, whoever still waits for it.
     pub(crate) fn holding<T, F>(
         &self,

@@ -129,6 +129,10 @@ impl Core {
                 let record = Record::of(&tokens, &self.pin);
                 let undo = Undo::Restore { login: login.clone(), before: Arc::clone(&before) };
                 let saved = locked.write(self, undo, move |store| store.save(&record)).await;
+                let saved = match saved {
+                    Err(error) => locked.unlocked(self).await.unwrap_or(Err(error)),
+                    saved => saved,
+                };
                 if let Err(error) = saved {
                     self.take_back(locked, login, &before).await;
                     return Err(error);

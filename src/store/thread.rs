@@ -43,16 +43,16 @@ type Job = Box<dyn FnOnce(&Kept) + Send>;
 type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 /// A write that was given up and goes on.
-pub(crate) struct LateWrite(Pin<Box<dyn Future<Output = bool> + Send>>);
+pub(crate) struct LateWrite(Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>);
 
 impl LateWrite {
     fn new<T: Send + 'static>(answer: Answer<T>) -> Self {
-        Self(Box::pin(async move { matches!(answer.await, Ok(Ok(_))) }))
+        Self(Box::pin(async move { answer.await.unwrap_or_else(|_| Err(gone())).map(drop) }))
     }
 
     /// Whether it has landed, once it is over. That may be never.
     pub(crate) async fn landed(self) -> bool {
-        self.0.await
+        self.0.await.is_ok()
     }
 }
 
@@ -127,6 +127,18 @@ impl StoreThread {
         self.call(call, Patience::None)
             .await
             .map_err(|given_up| (given_up.error, given_up.running.map(LateWrite::new)))
+    }
+
+    /// What a write that was given up came to, because a person unlocked the store for it: waits
+    /// for that person, if one is asked. `None`: it goes on.
+    pub(crate) async fn unlocked_for(&self, late: &mut LateWrite) -> Option<Result<(), Error>> {
+        let others = self.worker().patient > 0;
+        let _patient = Patient::new(self);
+        let asked = others || self.asks_a_person().await;
+        let more = if asked { PERSON } else { Duration::ZERO };
+        // It may have landed while we asked.
+        let result = within(more, &mut late.0).await?;
+        Some(result.map_err(|error| Error::store(&self.describe(), error)))
     }
 
     /// Runs what concerns the notes beside the store alone, and does not wait for the store.
@@ -229,7 +241,7 @@ impl StoreThread {
         }
         match result {
             Some(Ok(result)) => result.map_err(ended),
-            Some(Err(_)) => Err(ended(StoreError::unavailable("the token store's thread is gone"))),
+            Some(Err(_)) => Err(ended(gone())),
             None => {
                 let begun = take(&offered).is_none();
                 let error = failed(StoreError::no_answer(limit));
@@ -251,9 +263,7 @@ impl StoreThread {
                 .map_err(|e| StoreError::unavailable("could not start a thread").with_source(e))?;
             worker.jobs = Some(sender);
         }
-        (worker.jobs.as_ref())
-            .and_then(|sender| sender.send(job).ok())
-            .ok_or_else(|| StoreError::unavailable("the token store's thread is gone"))
+        (worker.jobs.as_ref()).and_then(|sender| sender.send(job).ok()).ok_or_else(gone)
     }
 
     /// Leaves the thread alone that hangs on a read, so that the next call gets a new one. That
@@ -311,6 +321,10 @@ impl fmt::Debug for StoreThread {
 
 fn take<T>(offered: &Mutex<Option<T>>) -> Option<T> {
     offered.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn gone() -> StoreError {
+    StoreError::unavailable("the token store's thread is gone")
 }
 
 /// Whether the read is over: it answered, or was dropped.
@@ -403,6 +417,34 @@ mod tests {
         drop(go);
         assert!(first.unwrap().landed().await);
         assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_given_up_for_good_where_nobody_unlocks_it_and_its_thread_is_not_left_alone()
+    {
+        let (begins, begun) = mpsc::channel();
+        let (go, go_on) = mpsc::channel();
+        let store =
+            Hangs { begun: Arc::default(), begins: Mutex::new(begins), go_on: Mutex::new(go_on) };
+        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
+        let thread = StoreThread::new(kept, Duration::from_secs(3));
+        let mut write = pin!(thread.write(|kept| kept.load().map(drop)));
+        // Asked once, it has sent the job; then the clock stands until the job begins.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut write).await.is_err());
+        begun.recv().unwrap();
+        let mut late = write.await.unwrap_err().1.unwrap();
+        let since = tokio::time::Instant::now();
+        // Somebody waits for a person already: the store, which the clock doesn't wait for, is not
+        // asked.
+        let others = Patient::new(&thread);
+        assert!(thread.unlocked_for(&mut late).await.is_none());
+        assert_eq!(since.elapsed(), PERSON);
+        drop(others);
+        assert_eq!(thread.worker().patient, 0);
+        assert!(thread.read(|_| Ok(())).await.unwrap_err().is_store(), "behind the write");
+        assert_eq!(thread.left_alone.load(Ordering::SeqCst), 0);
+        drop(go);
+        assert!(late.landed().await);
     }
 
     #[tokio::test(start_paused = true)]
