@@ -33,7 +33,7 @@ use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
 use crate::event::Events;
 use crate::middleware::ReauthMiddleware;
-use crate::store::{Brief, Odd};
+use crate::store::{Brief, Odd, Patience};
 use crate::token::{AccessToken, TokenResponse};
 
 /// One logged-in account at one authorization server, shared by everything in the program that
@@ -114,7 +114,8 @@ impl Session {
 
     /// Logs out: no request gets a token from now on, and waiting ones fail as logged out, at
     /// once. Then the store is cleared, and the refresh token revoked at the server if the
-    /// endpoint can (RFC 7009), within a few seconds or not at all.
+    /// endpoint can (RFC 7009), within a few seconds or not at all. Only a person who is asked by
+    /// the store, to unlock it or whether to clear it, is waited for.
     ///
     /// # Errors
     /// The store could not be cleared. This session is logged out all the same, and clears it
@@ -126,7 +127,9 @@ impl Session {
         let settled = core.begin_logout();
         // Entered here: what was begun is waited for, even if this future is dropped now.
         let entered = core.thread.enter();
-        self.core().thread.run(async move { core.finish_logout(settled, entered).await }).await
+        let finish =
+            async move { core.finish_logout(settled, entered, Patience::ForAPerson).await };
+        self.core().thread.run(finish).await
     }
 
     /// An access token for what isn't HTTP: gRPC metadata, a WebSocket, a child process.

@@ -21,7 +21,7 @@ mod record;
 pub use record::Record;
 pub(crate) use record::{Brief, Pin, Unreadable, from_millis, millis};
 mod thread;
-pub(crate) use thread::{LateWrite, StoreThread};
+pub(crate) use thread::{LateWrite, Patience, StoreThread};
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use std::time::Duration;
 
-use mock_server::{Issued, MockServer};
+use mock_server::{Issued, MockServer, What};
 use reqwest_reauth::{MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore};
 use support::{Turnstile, builder, client, soon, text, tokens};
 
@@ -379,6 +379,53 @@ async fn the_end_of_a_program_does_not_wait_for_the_person_whom_a_first_login_wa
     tokio::time::timeout(Duration::from_secs(8), ends).await.unwrap().unwrap();
     assert!(store.memory.load().unwrap().is_none());
     store.unlock();
+}
+
+#[tokio::test]
+async fn a_logout_waits_for_the_person_who_is_asked_whether_to_clear_the_store() {
+    let (server, store) = (MockServer::start(), Locked { reads_pass: true, ..Locked::new() });
+    let (session, issued) = (store.session(&server), server.log_in("alice"));
+    session.log_in(tokens(&issued)).await.unwrap();
+    store.lock();
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Revoked);
+    assert!(store.memory.load().unwrap().is_none());
+    // What is cleared already is cleared once more, without a prompt.
+    assert_eq!(store.counts(), (1, 1, 3));
+    assert_eq!(support::steps::history(&server, &issued), [What::Login, What::Revoked]);
+}
+
+#[tokio::test]
+async fn a_logout_whose_clearing_hangs_while_nobody_is_asked_fails_and_is_settled_when_it_lands() {
+    let store = Locked { reads_pass: true, asks_nobody: true, ..Locked::new() };
+    let server = MockServer::start();
+    let session = store.session(&server);
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    store.lock();
+    let error = soon(session.log_out()).await.unwrap_err();
+    let told = format!("{:#}", anyhow::Error::new(error));
+    assert!(told.contains("no answer within 3 seconds"), "{told}");
+    assert_eq!(store.counts(), (1, 1, 2));
+    store.unlock();
+    soon(session.drain()).await;
+    assert!(store.memory.load().unwrap().is_none());
+    assert_eq!(store.counts(), (1, 1, 3));
+}
+
+#[tokio::test]
+async fn a_person_who_does_not_let_the_store_be_cleared_is_asked_once_and_logged_out() {
+    let (server, store) = (MockServer::start(), Locked { reads_pass: true, ..Locked::new() });
+    let (session, issued) = (store.session(&server), server.log_in("alice"));
+    session.log_in(tokens(&issued)).await.unwrap();
+    store.lock();
+    store.refuses.store(true, Ordering::SeqCst);
+    let error = soon(session.log_out()).await.unwrap_err();
+    let told = format!("{:#}", anyhow::Error::new(error));
+    assert!(told.ends_with("the prompt was closed"), "{told}");
+    assert_eq!(store.counts(), (1, 1, 2));
+    assert!(store.holds(&issued) && !server.family_alive(issued.family));
+    store.refuses.store(false, Ordering::SeqCst);
+    assert!(!session.is_logged_in().await.unwrap());
+    assert!(store.memory.load().unwrap().is_none());
 }
 
 /// Hangs, and so does the question whether a person is asked.

@@ -10,7 +10,7 @@ use crate::refresh::{Known, Locked, Undo, within};
 use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
-use crate::store::{Kept, Record, Unreadable};
+use crate::store::{Kept, Patience, Record, Unreadable};
 use crate::token::{LoginId, Moment, RefreshToken, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
@@ -95,15 +95,17 @@ impl Core {
     pub(crate) async fn finish_logout(
         self: &Arc<Self>,
         settled: u64,
-        _entered: Option<Entered>,
+        entered: Option<Entered>,
+        patience: Patience,
     ) -> Result<Revocation, Error> {
         // First: from here on the login is over for every program, whatever comes next.
         let noted = match self.note_logouts().await {
             Err(error) if self.is_unlocked_after(&error).await => self.note_logouts().await,
             noted => noted,
         };
-        let result = match self.try_to_settle().await {
-            Err(error) if self.is_unlocked_after(&error).await => self.try_to_settle().await,
+        let settle = || self.try_to_settle(entered.as_ref(), patience);
+        let result = match settle().await {
+            Err(error) if self.is_unlocked_after(&error).await => settle().await,
             result => result,
         };
         match result {
@@ -156,7 +158,11 @@ impl Core {
         }
     }
 
-    async fn try_to_settle(self: &Arc<Self>) -> Result<Option<Revocation>, Error> {
+    async fn try_to_settle(
+        self: &Arc<Self>,
+        entered: Option<&Entered>,
+        patience: Patience,
+    ) -> Result<Option<Revocation>, Error> {
         let mut locked = match Locked::wait(self, LOCK_WAIT).await {
             Ok(locked) => locked,
             // The lock can't be used at all: waiting won't help.
@@ -166,7 +172,18 @@ impl Core {
                 return Ok(Some(Revocation::Pending));
             }
         };
-        let result = self.settle(&mut locked).await;
+        let mut result = self.settle(&mut locked).await;
+        if patience == Patience::ForAPerson && locked.is_free(self).is_err() {
+            if let Some(entered) = entered {
+                // The program's end doesn't wait for that person.
+                entered.give_up_soon();
+            }
+            result = match locked.unlocked(self).await {
+                Some(Ok(())) => self.settle(&mut locked).await,
+                Some(Err(error)) => Err(error),
+                None => result,
+            };
+        }
         locked.leave(self).await;
         result
     }

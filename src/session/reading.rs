@@ -8,7 +8,7 @@ use crate::event::LogoutReason;
 use crate::refresh::{Joined, JournalKey, Locked};
 use crate::session::Core;
 use crate::session::state::Phase;
-use crate::store::{Kept, Loaded, Record, StoreError, Unreadable};
+use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unreadable};
 use crate::token::{Birth, Moment, Tokens};
 
 impl Core {
@@ -81,7 +81,7 @@ impl Core {
                 let _ = self.thread.spawn(async move {
                     if core.is_logout_due() {
                         // The store failed at the time; it may work by now.
-                        let _ = core.finish_logout(0, core.thread.enter()).await;
+                        let _ = core.finish_logout(0, core.thread.enter(), Patience::None).await;
                     }
                     // Only who knows nothing yet waits for a person.
                     let result = match core.state.now().phase {

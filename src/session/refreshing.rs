@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::refresh::{Landing, Place, Refreshed, transaction};
 use crate::session::Core;
 use crate::session::telling::{TARGET, Told};
+use crate::store::Patience;
 use crate::token::{Freshness, Moment, Tokens};
 
 impl Core {
@@ -140,7 +141,7 @@ impl Core {
             Some(unsaved) => unsaved.keep_saving(self).await,
             // A panic may have left the locks with a logout unsettled.
             None if self.is_logout_due() => {
-                let _ = self.finish_logout(0, self.thread.enter()).await;
+                let _ = self.finish_logout(0, self.thread.enter(), Patience::None).await;
             }
             None => {}
         }

@@ -332,8 +332,9 @@ fn has_ended(hanging: &mut oneshot::Receiver<()>) -> bool {
     !matches!(hanging.try_recv(), Err(oneshot::error::TryRecvError::Empty))
 }
 
+/// What a call that takes longer than its limit is waited for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Patience {
+pub(crate) enum Patience {
     None,
     ForAPerson,
 }
