@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::Known;
-use crate::store::from_millis;
+use crate::store::millis;
 use crate::sync::Mutex;
 use crate::token::{LoginId, Tokens};
 
@@ -115,13 +115,15 @@ impl Over {
         }
     }
 
-    /// The same, of a login whose record is lost.
+    /// The same, of a login whose record is lost. One of the same millisecond is taken for a later
+    /// one: nobody has lost it by then.
     pub(crate) fn covers_lost(&self, known: &Known) -> bool {
-        let since = from_millis(known.since);
         match self {
             Self::Nobody => false,
             Self::Login(login, _) => login.hash() == known.login,
-            Self::AllUntil(end) => since <= *end || since > SystemTime::now(),
+            Self::AllUntil(end) => {
+                known.since < millis(*end) || known.since > millis(SystemTime::now())
+            }
         }
     }
 }
