@@ -6,13 +6,13 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mock_server::{MockServer, Route};
+use mock_server::{MockServer, Route, What};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_reauth::{
     Error, LoginRequired, LogoutReason, MemoryStore, Record, TokenResponse, TokenStore,
 };
 use support::person::{Asking, Person};
-use support::steps::{after_a_second, log_in, log_out, user};
+use support::steps::{after_a_second, history, log_in, log_out, user};
 use support::vault::User;
 use support::{Call, builder, client, found, soon, tokens};
 
@@ -251,16 +251,60 @@ async fn a_login_that_the_store_does_not_take_is_told_and_asked_for_again() {
     let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
     let question = person.asked().await;
     t.vault.fail(&[Call::Save]);
-    question.send(Ok(tokens(&t.server.log_in("alice")).subject("alice"))).unwrap();
+    let unstored = t.server.log_in("alice");
+    question.send(Ok(tokens(&unstored).subject("alice"))).unwrap();
     let error = soon(request).await.unwrap().unwrap_err();
     assert!(found(&error).is_logged_out());
     let chain = format!("{:#}", anyhow::Error::new(error));
     assert!(chain.ends_with("the test has locked it"), "{chain}");
+    // Nobody has its tokens: they are no good any more.
+    soon(session.drain()).await;
+    assert_eq!(history(&t.server, &unstored), [What::Login, What::Revoked]);
     t.vault.fail(&[]);
     let request = who(&t, &session);
     let answer = tokens(&t.server.log_in("alice")).subject("alice");
     person.asked().await.send(Ok(answer)).unwrap();
     assert_eq!(soon(request).await.unwrap(), "alice");
+}
+
+#[tokio::test]
+async fn a_login_whose_save_hangs_is_revoked_once_that_has_landed_and_is_undone() {
+    let t = User::new();
+    let (session, person) = asking(&t).await;
+    let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
+    let question = person.asked().await;
+    let save = t.vault.park_next(Call::Save);
+    let unstored = t.server.log_in("alice");
+    question.send(Ok(tokens(&unstored).subject("alice"))).unwrap();
+    assert!(found(&soon(request).await.unwrap().unwrap_err()).is_logged_out());
+    // While it may still be stored, another start may use it.
+    assert_eq!(history(&t.server, &unstored), [What::Login]);
+    save.open();
+    soon(session.drain()).await;
+    assert_eq!(history(&t.server, &unstored), [What::Login, What::Revoked]);
+    assert!(!t.vault.text().is_some_and(|text| text.contains(&unstored.refresh_token)));
+}
+
+#[tokio::test]
+async fn a_login_that_could_not_be_stored_does_not_make_a_lost_entry_a_logout() {
+    let t = User::new();
+    let (session, person) = asking_of(&t).await;
+    let place = t.place("trace");
+    let logged_in = std::fs::read(&place).unwrap();
+    t.server.revoke_user("alice");
+    let request = tokio::spawn(client(&session).get(t.server.api_url("who")).send());
+    let question = person.asked().await;
+    assert_eq!(t.vault.text(), None);
+    // As if another program had logged in, and the entry were gone already.
+    std::fs::write(&place, logged_in).unwrap();
+    let unstored = t.server.log_in("alice");
+    question.send(Ok(tokens(&unstored).subject("alice"))).unwrap();
+    let error = soon(request).await.unwrap().unwrap_err();
+    let chain = format!("{:#}", anyhow::Error::new(error));
+    assert!(chain.contains("though nobody has logged out"), "{chain}");
+    soon(session.drain()).await;
+    assert_eq!(history(&t.server, &unstored), [What::Login, What::Revoked]);
+    assert!(t.program().is_logged_in().await.unwrap_err().is_store());
 }
 
 #[tokio::test]

@@ -35,10 +35,18 @@ impl Core {
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
         let attempt = Attempt { response, login, logouts, received };
-        match self.try_log_in(&attempt).await {
+        let result = match self.try_log_in(&attempt).await {
             Err(error) if self.is_unlocked_after(&error).await => self.try_log_in(&attempt).await,
             result => result,
+        };
+        if let (Err(error), Login::Again(_)) = (&result, attempt.login)
+            // Where that was the reason, it is done already.
+            && !error.is_logged_out()
+        {
+            // What a person was asked for, the program does not have.
+            self.revoke_unstored(attempt.response);
         }
+        result
     }
 
     async fn try_log_in(self: &Arc<Self>, attempt: &Attempt) -> Result<bool, Error> {

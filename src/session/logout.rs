@@ -11,7 +11,7 @@ use crate::session::Core;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
 use crate::store::{Kept, Patience, Record, Unreadable};
-use crate::token::{LoginId, Moment, RefreshToken, Tokens};
+use crate::token::{LoginId, Moment, RefreshToken, TokenResponse, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
 /// user is logged out, whichever it is.
@@ -55,6 +55,11 @@ struct Farewell {
 impl Farewell {
     fn of(over: Over, revoke: bool) -> Self {
         Self { over, revoke, token: None, revoked: None, revocation: Revocation::Nothing }
+    }
+
+    /// Whether it is a login that the user has ended: then nothing is to be left of it.
+    fn is_by_the_user(&self) -> bool {
+        self.revoke && !matches!(self.over, Over::Nobody)
     }
 
     fn bring(&mut self, tokens: &Tokens) {
@@ -241,6 +246,18 @@ impl Core {
         self.farewells().due.push(farewell);
     }
 
+    /// A login that could not be stored: it leaves the server, and what the store has is left
+    /// alone. A save that goes on is undone before.
+    pub(crate) fn revoke_unstored(self: &Arc<Self>, response: TokenResponse) {
+        let Some(secret) = response.refresh_token else {
+            return;
+        };
+        let mut farewell = Farewell::of(Over::Nobody, true);
+        farewell.token = Some((0, RefreshToken::new(secret, response.server)));
+        self.farewells().due.push(farewell);
+        self.settle_later();
+    }
+
     /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
     /// nothing to end.
     ///
@@ -273,11 +290,14 @@ impl Core {
 
     /// Clears the store if what it holds is over.
     async fn clear_store(&self, locked: &mut Locked, due: &mut [Farewell]) -> Result<(), Error> {
+        if due.iter().all(|farewell| matches!(farewell.over, Over::Nobody)) {
+            return Ok(());
+        }
         let record = match self.store.read(Kept::load_to_clear).await {
             Ok(Some(record)) => record,
             Err(error) if error.is_transient() => return Err(error),
             // Of a login that failed nothing is there; that an entry was lost stays noted.
-            Ok(None) if due.iter().all(|farewell| !farewell.revoke) => return Ok(()),
+            Ok(None) if !due.iter().any(Farewell::is_by_the_user) => return Ok(()),
             // Gone already, but for what is noted of it or kept aside. The user asked for it to go.
             Ok(None) => {
                 let pin = self.pin.clone();
