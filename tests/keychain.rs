@@ -4,6 +4,8 @@
 
 #[path = "support/keychain.rs"]
 mod keychain;
+#[path = "support/secret_service.rs"]
+mod secret_service;
 mod support;
 
 use std::error::Error as _;
@@ -15,6 +17,7 @@ use reqwest_reauth::{Error, KeychainStore, Record, Session, SessionBuilder, Toke
 use support::{client, endpoint, found, join_all, refresh_tokens_sent, soon, tokens};
 
 use crate::keychain::{in_a_session, without_a_session};
+use crate::secret_service::SecretService;
 
 /// A user's program at a mock server, whose tokens are in the keychain.
 struct Program {
@@ -473,6 +476,53 @@ fn a_hundred_requests_on_an_expired_token_make_one_refresh_and_one_entry() {
             let counters = program.server.counters();
             assert_eq!((counters.refreshes, counters.reuses), (1, 0));
             assert_eq!(keychain.entries(SERVICE).len(), 1);
+        },
+    );
+}
+
+// What a person is asked, by a Secret Service that the test plays: GNOME Keyring's own prompts are
+// for its own desktop.
+
+#[test]
+fn a_first_login_on_a_locked_keychain_waits_for_the_person_and_is_stored_once() {
+    in_a_session(
+        "a_first_login_on_a_locked_keychain_waits_for_the_person_and_is_stored_once",
+        async |mut keychain| {
+            keychain.kill();
+            let (program, service) = (Program::new(), SecretService::start());
+            service.lock();
+            let session = program.logged_in().await;
+            assert_eq!(service.counts(), (1, 1), "prompts and saves");
+            assert_eq!(program.get(&session).await.unwrap(), 200);
+            drop(session);
+            let session = program.session();
+            assert_eq!(program.get(&session).await.unwrap(), 200);
+            session.log_out().await.unwrap();
+            assert!(!service.has_entry());
+            assert_eq!(service.counts(), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn a_person_who_is_asked_whether_the_program_may_read_its_entry_is_waited_for() {
+    in_a_session(
+        "a_person_who_is_asked_whether_the_program_may_read_its_entry_is_waited_for",
+        async |mut keychain| {
+            keychain.kill();
+            let (program, service) = (Program::new(), SecretService::start());
+            drop(program.logged_in().await);
+            assert_eq!(service.counts(), (0, 1));
+            service.lock_entry();
+            let session = program.session();
+            assert!(soon(session.is_logged_in()).await.unwrap());
+            assert_eq!(service.counts(), (1, 1));
+            // The collection is not locked, nor is what other programs have there.
+            service.lock_entry();
+            let other = KeychainStore::new(SERVICE, "other");
+            assert!(!other.asks_a_person());
+            assert!(KeychainStore::new(SERVICE, "default").asks_a_person());
+            assert_eq!(service.counts(), (1, 1), "only listed");
         },
     );
 }

@@ -150,7 +150,7 @@ impl TokenStore for KeychainStore {
     }
 
     fn asks_a_person(&self) -> bool {
-        (self.backend.asks_a_person)()
+        (self.backend.asks_a_person)(&self.service, &self.account)
     }
 }
 

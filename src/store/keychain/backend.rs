@@ -21,7 +21,8 @@ pub(super) struct Backend {
     pub(super) reconnects: bool,
     /// Whether its entries have a size limit that records reach.
     pub(super) splits: bool,
-    pub(super) asks_a_person: fn() -> bool,
+    /// Whether a call for the entry of that service and account waits for a person.
+    pub(super) asks_a_person: fn(&str, &str) -> bool,
     pub(super) not_opened: fn(PlatformError) -> StoreError,
     /// What a `NoStorageAccess` or `PlatformFailure` means.
     pub(super) refused: fn(PlatformError) -> StoreError,
@@ -49,7 +50,7 @@ impl Backend {
             naming: Naming::PLAIN,
             reconnects: true,
             splits: true,
-            asks_a_person: || false,
+            asks_a_person: |_, _| false,
             not_opened: |e| StoreError::unavailable("it can't be opened").with_source(e),
             refused: |e| StoreError::unavailable("it can't be used now").with_source(e),
         }

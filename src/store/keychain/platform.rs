@@ -38,11 +38,19 @@ mod imp {
         }
     }
 
-    /// A locked collection leads to a prompt. Asked on a connection of its own, since the other
-    /// one waits; a service that is hung doesn't answer here either.
-    fn asks_a_person() -> bool {
+    /// A locked collection leads to a prompt, and so does an entry that is locked by itself: to
+    /// KeePassXC, one that this program may not read yet. Asked on a connection of its own, since
+    /// the other one waits; a service that is hung doesn't answer here either. Only listed, an
+    /// entry brings up no other prompt.
+    fn asks_a_person(service: &str, account: &str) -> bool {
         let locked = || -> Result<bool, secret_service::Error> {
-            SecretService::connect(EncryptionType::Plain)?.get_default_collection()?.is_locked()
+            let keychain = SecretService::connect(EncryptionType::Plain)?;
+            let default = keychain.get_default_collection();
+            if default.and_then(|default| default.is_locked()).unwrap_or(false) {
+                return Ok(true);
+            }
+            let entry = [("service", service), ("username", account)].into();
+            Ok(!keychain.search_items(entry)?.locked.is_empty())
         };
         locked().unwrap_or(false)
     }
@@ -76,7 +84,7 @@ mod imp {
             reconnects: false,
             splits: false,
             // The system asks people, and does not hang.
-            asks_a_person: || true,
+            asks_a_person: |_, _| true,
             not_opened: refused,
             refused,
         }
@@ -135,7 +143,7 @@ mod imp {
             },
             reconnects: false,
             splits: true,
-            asks_a_person: || false,
+            asks_a_person: |_, _| false,
             not_opened: refused,
             refused,
         }
