@@ -309,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn a_logout_covers_a_lost_login_that_it_names_or_that_began_before() {
+        let login = LoginId("lost".to_owned());
+        let now = SystemTime::now();
+        let known = |since| Known { login: login.hash(), client: String::new(), since };
+        let at = |hours: i64| millis(now).checked_add_signed(hours * 3_600_000).unwrap();
+        let all = |since| Over::AllUntil(now).covers_lost(&known(since));
+        assert!(all(0) && all(at(-1)) && all(millis(now) - 1));
+        assert!(!all(millis(now)), "it may have begun after that");
+        // The clock was set back since.
+        assert!(all(at(1)));
+        let before = Over::AllUntil(now - std::time::Duration::from_secs(7200));
+        assert!(before.covers_lost(&known(at(-3))) && !before.covers_lost(&known(at(-1))));
+        assert!(Over::login(&login).covers_lost(&known(at(-1))));
+        assert!(!Over::login(&LoginId("another".to_owned())).covers_lost(&known(0)));
+        assert!(!Over::Nobody.covers_lost(&known(0)));
+    }
+
+    #[test]
     fn who_still_asks_for_an_earlier_login_is_told_how_that_ended() {
         let state = State::new();
         state.log_in(tokens("first", 1), Some(LogoutReason::Requested)).unwrap();
