@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use mock_server::{Issued, MockServer, What};
 use reqwest_reauth::{MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore};
-use support::{Turnstile, builder, client, soon, text, tokens};
+use support::steps::{after_a_second, given_back, history, log_in, log_out, user};
+use support::{Turnstile, builder, client, settle, soon, text, tokens};
 
 /// A store that somebody locked: its calls wait until a person unlocks it, each with a prompt of
 /// its own. Unless that is held up, the person does so as soon as the session asks whether it is
@@ -203,10 +204,10 @@ async fn a_logout_while_a_login_waits_for_a_person_wins() {
     store.lock();
     store.is_away.store(true, Ordering::SeqCst);
     let session = store.session(&server);
-    let login = support::steps::log_in(&session, tokens(&server.log_in("alice")));
+    let login = log_in(&session, tokens(&server.log_in("alice")));
     store.person_is_waited_for().await;
-    let logout = support::steps::log_out(&session);
-    support::settle().await;
+    let logout = log_out(&session);
+    settle().await;
     store.unlock();
     let error = soon(login).await.unwrap().unwrap_err();
     assert!(error.is_logged_out() && error.tokens().is_some(), "{error:?}");
@@ -250,7 +251,7 @@ async fn a_login_beside_a_read_that_waits_for_a_person_waits_for_the_same_one() 
     let session = store.session(&server);
     let middleware = session.middleware();
     store.person_is_waited_for().await;
-    let login = support::steps::log_in(&session, tokens(&server.log_in("alice")));
+    let login = log_in(&session, tokens(&server.log_in("alice")));
     // Long enough for the login's own read to be given up.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(store.person.count(), 1);
@@ -265,7 +266,7 @@ async fn who_is_known_to_be_logged_out_waits_for_no_person() {
     let (server, store) = (MockServer::start(), Locked::new());
     let session = store.session(&server);
     assert!(!session.is_logged_in().await.unwrap());
-    support::steps::after_a_second().await;
+    after_a_second().await;
     store.lock();
     store.is_away.store(true, Ordering::SeqCst);
     let error = soon(client(&session).get(server.api_url("things")).send()).await.unwrap_err();
@@ -297,7 +298,7 @@ async fn a_first_login_whose_save_hangs_while_nobody_is_asked_is_given_back_and_
     let server = MockServer::start();
     let (session, issued) = (store.session(&server), server.log_in("alice"));
     let error = soon(session.log_in(tokens(&issued))).await.unwrap_err();
-    support::steps::given_back(&server, &error, &issued).await;
+    given_back(&server, &error, &issued).await;
     assert_eq!(store.counts(), (1, 1, 1));
     let told = format!("{:#}", anyhow::Error::new(error));
     assert!(told.contains("no answer within 3 seconds"), "{told}");
@@ -314,7 +315,7 @@ async fn a_person_who_closes_the_prompt_of_a_first_login_is_not_asked_again() {
     let (session, issued) = (store.session(&server), server.log_in("alice"));
     store.refuses.store(true, Ordering::SeqCst);
     let error = soon(session.log_in(tokens(&issued))).await.unwrap_err();
-    support::steps::given_back(&server, &error, &issued).await;
+    given_back(&server, &error, &issued).await;
     let told = format!("{:#}", anyhow::Error::new(error));
     assert!(told.ends_with("the prompt was closed"), "{told}");
     assert_eq!(store.counts(), (1, 1, 1));
@@ -330,14 +331,14 @@ async fn a_logout_while_the_save_of_a_first_login_waits_for_a_person_wins() {
     let (server, store) = (MockServer::start(), Locked::without_an_entry());
     store.is_away.store(true, Ordering::SeqCst);
     let (session, issued) = (store.session(&server), server.log_in("alice"));
-    let login = support::steps::log_in(&session, tokens(&issued));
+    let login = log_in(&session, tokens(&issued));
     store.person_is_waited_for().await;
-    let logout = support::steps::log_out(&session);
-    support::settle().await;
+    let logout = log_out(&session);
+    settle().await;
     store.unlock();
     let error = soon(login).await.unwrap().unwrap_err();
     assert!(error.is_logged_out(), "{error:?}");
-    support::steps::given_back(&server, &error, &issued).await;
+    given_back(&server, &error, &issued).await;
     soon(logout).await.unwrap().unwrap();
     soon(session.drain()).await;
     assert!(store.memory.load().unwrap().is_none());
@@ -351,9 +352,9 @@ async fn of_two_first_logins_while_a_person_is_asked_the_second_waits_for_the_sa
     store.is_away.store(true, Ordering::SeqCst);
     let session = store.session(&server);
     let [first, second] = [server.log_in("alice"), server.log_in("bob")];
-    let one = support::steps::log_in(&session, tokens(&first));
+    let one = log_in(&session, tokens(&first));
     store.person_is_waited_for().await;
-    let other = support::steps::log_in(&session, tokens(&second));
+    let other = log_in(&session, tokens(&second));
     // Long enough for the second one's wait for its turn to be given up.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(store.counts(), (1, 1, 1));
@@ -361,7 +362,7 @@ async fn of_two_first_logins_while_a_person_is_asked_the_second_waits_for_the_sa
     soon(one).await.unwrap().unwrap();
     soon(other).await.unwrap().unwrap();
     assert!(store.holds(&second));
-    assert_eq!(support::steps::user(&session, &server).await, "bob");
+    assert_eq!(user(&session, &server).await, "bob");
     assert_eq!(store.counts(), (1, 1, 2));
 }
 
@@ -370,7 +371,7 @@ async fn the_end_of_a_program_does_not_wait_for_the_person_whom_a_first_login_wa
     let (server, store) = (MockServer::start(), Locked::without_an_entry());
     store.is_away.store(true, Ordering::SeqCst);
     let session = store.session(&server);
-    let login = support::steps::log_in(&session, tokens(&server.log_in("alice")));
+    let login = log_in(&session, tokens(&server.log_in("alice")));
     store.person_is_waited_for().await;
     login.abort();
     assert!(login.await.unwrap_err().is_cancelled());
@@ -391,7 +392,7 @@ async fn a_logout_waits_for_the_person_who_is_asked_whether_to_clear_the_store()
     assert!(store.memory.load().unwrap().is_none());
     // What is cleared already is cleared once more, without a prompt.
     assert_eq!(store.counts(), (1, 1, 3));
-    assert_eq!(support::steps::history(&server, &issued), [What::Login, What::Revoked]);
+    assert_eq!(history(&server, &issued), [What::Login, What::Revoked]);
 }
 
 #[tokio::test]

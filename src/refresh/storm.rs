@@ -18,6 +18,8 @@
 //! at other paths of an origin that had accepted it: the paths of an API with ids in them are never
 //! the same.
 
+mod cooldown;
+use cooldown::Cooldown;
 mod place;
 pub(crate) use place::Place;
 use place::PlaceSet;
@@ -50,7 +52,7 @@ struct Memory {
     /// Where a replay was refused since the login, [`SUSPECTS`] at most.
     suspects: HashSet<Place>,
     counted: VecDeque<Instant>,
-    cooldown: Option<Cooldown>,
+    cooldown: Cooldown,
 }
 
 impl Memory {
@@ -84,14 +86,6 @@ struct Refusal {
     place: Place,
     times: u32,
     until: Instant,
-}
-
-struct Cooldown {
-    /// Epoch and generation of the tokens whose refresh failed.
-    of: (u64, u64),
-    failures: u32,
-    until: Instant,
-    error: Error,
 }
 
 impl Storm {
@@ -280,22 +274,7 @@ impl Storm {
         let of = (tokens.epoch, tokens.generation);
         // It has put nothing to the test.
         memory.probed.take_if(|probed| *probed == of);
-        let failures = match &memory.cooldown {
-            // It is noted already.
-            Some(cooldown) if cooldown.error.is_same(&error) => return error,
-            Some(cooldown) if cooldown.of == of => cooldown.failures.saturating_add(1),
-            _ => 0,
-        };
-        let failures = failures.max(known);
-        let backoff = jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(COOLDOWN_MAX));
-        let wait = match error.retry_after() {
-            // "At once" is said by servers that fail, and by a clock that is fast.
-            Some(asked) => asked.max(backoff).max(COOLDOWN_MIN),
-            None => backoff,
-        };
-        let error = error.with_retry_after(Some(wait));
-        memory.cooldown = Some(Cooldown { of, failures, until: now + wait, error: error.clone() });
-        error
+        memory.cooldown.failed_at(now, of, error, known)
     }
 
     /// How far apart refreshes are that nobody's request asks for.
@@ -305,17 +284,12 @@ impl Storm {
 
     /// The failure that a refresh of `tokens` is still cooling down from.
     pub(crate) fn cooling_at(&self, now: Instant, tokens: &Tokens) -> Option<Error> {
-        let memory = self.memory();
-        let cooldown = memory.cooldown.as_ref()?;
-        if cooldown.of != (tokens.epoch, tokens.generation) || now >= cooldown.until {
-            return None;
-        }
-        Some(cooldown.error.clone().with_retry_after(Some(cooldown.until - now)))
+        self.memory().cooldown.left_at(now, (tokens.epoch, tokens.generation))
     }
 
     /// A refresh succeeded: the trouble is over.
     pub(crate) fn calm(&self) {
-        self.memory().cooldown = None;
+        self.memory().cooldown = Cooldown::default();
     }
 
     /// A new login starts with a clean slate.
@@ -349,13 +323,6 @@ fn is_young(now: Instant, tokens: &Tokens) -> bool {
     !ended && age.is_some_and(|age| age < YOUNG)
 }
 
-/// Full jitter: many processes that failed together must not come back together.
-fn jitter(cap: Duration) -> Duration {
-    // Without randomness there is still the cap.
-    let random = getrandom::u64().unwrap_or(u64::MAX);
-    cap.mul_f64(random as f64 / u64::MAX as f64)
-}
-
 /// Long enough that an endpoint that always refuses costs next to nothing, short enough that a
 /// server's own cache of keys and revocations has caught up.
 const REFUSAL_MIN: Duration = Duration::from_secs(10);
@@ -371,10 +338,6 @@ const SUSPECTS: usize = 4096;
 /// What a busy program with honest short tokens stays below, and a loop doesn't.
 const BUDGET: usize = 5;
 const BUDGET_WINDOW: Duration = Duration::from_secs(30);
-
-/// A blip is over in 200 ms; nobody wants to wait more than a minute for a server that is back.
-const COOLDOWN_MIN: Duration = Duration::from_millis(200);
-const COOLDOWN_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -557,19 +520,6 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_is_told_again_cools_down_again_unless_it_is_told_with_its_wait() {
-        let (storm, now) = (storm(), Moment::now());
-        let trouble = Error::busy();
-        let failures = || storm.memory().cooldown.as_ref().unwrap().failures;
-        for failed in 0..5 {
-            let told = storm.failed_at(now.mono, &born(now), trouble.clone(), 0);
-            assert!(told.retry_after().is_some());
-            let same = storm.failed_at(now.mono, &born(now), told.clone(), 0);
-            assert_eq!((same.retry_after(), failures()), (told.retry_after(), failed));
-        }
-    }
-
-    #[test]
     fn the_sixth_counted_refresh_within_30_s_is_held_back() {
         let (storm, now) = (storm(), Moment::now());
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
@@ -601,37 +551,6 @@ mod tests {
     }
 
     #[test]
-    fn failures_cool_down_for_200_ms_doubling_to_60_s_at_most_and_as_the_server_asks() {
-        let (storm, now) = (storm(), Moment::now());
-        let tokens = born(now);
-        let mut cap = 200;
-        for _ in 0..12 {
-            let error = storm.failed_at(now.mono, &tokens, Error::timed_out(), 0);
-            let wait = error.retry_after().unwrap();
-            assert!(wait <= Duration::from_millis(cap), "{wait:?} of {cap} ms");
-            cap = (cap * 2).min(60_000);
-        }
-        let waits = (0..50).map(|_| storm.failed_at(now.mono, &tokens, Error::timed_out(), 0));
-        // That all are short by chance happens once in 60^50 times.
-        assert!(waits.filter_map(|error| error.retry_after()).any(|wait| wait > SECOND));
-        // What the server asks for is the least of it, "at once" is not believed.
-        let told = |storm: &Storm, asked| {
-            let error = Error::timed_out().with_retry_after(Some(asked));
-            storm.failed_at(now.mono, &tokens, error, 0).retry_after().unwrap()
-        };
-        assert_eq!(told(&self::storm(), Duration::ZERO), Duration::from_millis(200));
-        storm.calm();
-        assert_eq!(told(&storm, 7 * SECOND), 7 * SECOND);
-        let left = storm.cooling_at(now.mono + 3 * SECOND, &tokens).unwrap();
-        assert_eq!(left.retry_after(), Some(4 * SECOND));
-        assert!(storm.cooling_at(now.mono + 7 * SECOND, &tokens).is_none());
-        let other = Tokens { generation: 2, ..born(now) };
-        assert!(storm.cooling_at(now.mono, &other).is_none(), "it is the refresh token's own");
-        storm.calm();
-        assert!(storm.cooling_at(now.mono, &tokens).is_none());
-    }
-
-    #[test]
     fn a_refusal_long_after_the_last_one_begins_anew() {
         let (storm, now) = (storm(), Moment::now());
         let mut at = now;
@@ -642,21 +561,6 @@ mod tests {
             assert_eq!(withheld, Some(seconds * SECOND));
             at = later(at, pause);
         }
-    }
-
-    #[test]
-    fn failures_of_other_tokens_are_not_in_the_same_row() {
-        let (storm, now) = (storm(), Moment::now());
-        let failures = |tokens: &Tokens| {
-            let _ = storm.failed_at(now.mono, tokens, Error::timed_out(), 0);
-            storm.memory().cooldown.as_ref().unwrap().failures
-        };
-        let next = Tokens { generation: 2, ..born(now) };
-        assert_eq!([failures(&born(now)), failures(&born(now))], [0, 1]);
-        assert_eq!([failures(&next), failures(&next)], [0, 1]);
-        // More are known of other programs.
-        let _ = storm.failed_at(now.mono, &next, Error::timed_out(), 7);
-        assert_eq!(failures(&next), 8);
     }
 
     #[test]
@@ -709,6 +613,16 @@ mod tests {
         }
         let withheld = storm.withheld_at(now.mono, &silent, Some(place("/graphql")));
         assert_eq!(withheld, Some(30 * SECOND));
+    }
+
+    #[test]
+    fn a_refresh_that_succeeds_ends_the_cooldown() {
+        let (storm, now) = (storm(), Moment::now());
+        let asked = Error::timed_out().with_retry_after(Some(SECOND));
+        storm.failed_at(now.mono, &born(now), asked, 0);
+        assert!(storm.cooling_at(now.mono, &born(now)).is_some());
+        storm.calm();
+        assert!(storm.cooling_at(now.mono, &born(now)).is_none());
     }
 
     #[test]

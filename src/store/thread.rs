@@ -363,9 +363,17 @@ mod tests {
 
     /// Whose reads hang, for good or until they are let go.
     struct Hangs {
-        begun: Arc<AtomicUsize>,
         begins: Mutex<mpsc::Sender<()>>,
         go_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    /// The thread of a store that hangs, what tells of each read that it has begun, and what lets
+    /// them all go when it is dropped.
+    fn hanging(limit: Duration) -> (StoreThread, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((begins, begun), (go, go_on)) = (mpsc::channel(), mpsc::channel());
+        let store = Hangs { begins: Mutex::new(begins), go_on: Mutex::new(go_on) };
+        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
+        (StoreThread::new(kept, limit), begun, go)
     }
 
     impl TokenStore for Hangs {
@@ -374,7 +382,6 @@ mod tests {
         }
 
         fn load(&self) -> Result<Option<Record>, StoreError> {
-            self.begun.fetch_add(1, Ordering::SeqCst);
             self.begins.lock().unwrap().send(()).unwrap();
             // Disconnected, in the end.
             let _ = self.go_on.lock().unwrap().recv();
@@ -392,12 +399,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_behind_one_that_hangs_is_given_up_and_never_made() {
-        let (begins, begun) = mpsc::channel();
-        let (go, go_on) = mpsc::channel();
-        let store =
-            Hangs { begun: Arc::default(), begins: Mutex::new(begins), go_on: Mutex::new(go_on) };
-        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
-        let thread = StoreThread::new(kept, Duration::from_secs(3));
+        let (thread, begun, go) = hanging(Duration::from_secs(3));
         let held = Arc::new(());
         let write = |hangs: bool| {
             let held = Arc::clone(&held);
@@ -423,12 +425,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_is_given_up_for_good_where_nobody_unlocks_it_and_its_thread_is_not_left_alone()
     {
-        let (begins, begun) = mpsc::channel();
-        let (go, go_on) = mpsc::channel();
-        let store =
-            Hangs { begun: Arc::default(), begins: Mutex::new(begins), go_on: Mutex::new(go_on) };
-        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
-        let thread = StoreThread::new(kept, Duration::from_secs(3));
+        let (thread, begun, go) = hanging(Duration::from_secs(3));
         let mut write = pin!(thread.write(|kept| kept.load().map(drop)));
         // Asked once, it has sent the job; then the clock stands until the job begins.
         assert!(tokio::time::timeout(Duration::ZERO, &mut write).await.is_err());
@@ -450,23 +447,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_read_that_hangs_leaves_its_thread_alone_and_few_threads_are() {
-        let (begins, begun_once) = mpsc::channel();
-        let (go, go_on) = mpsc::channel();
-        let begun = Arc::new(AtomicUsize::new(0));
-        let store = Hangs {
-            begun: Arc::clone(&begun),
-            begins: Mutex::new(begins),
-            go_on: Mutex::new(go_on),
-        };
-        let kept = Kept::new(Arc::new(store), Notes::new(None), false);
         let limit = Duration::from_secs(600);
-        let thread = StoreThread::new(kept, limit);
+        let (thread, begun, go) = hanging(limit);
         let hung = async |begins: bool| {
             let mut read = pin!(thread.read(Kept::load));
             // Asked once, it has sent the job; then the clock stands until the job begins.
             assert!(tokio::time::timeout(Duration::ZERO, &mut read).await.is_err());
             if begins {
-                begun_once.recv().unwrap();
+                begun.recv().unwrap();
             }
             let since = tokio::time::Instant::now();
             assert!(read.await.unwrap_err().is_store());
@@ -477,7 +465,7 @@ mod tests {
         }
         // The last one is waited for.
         hung(false).await;
-        assert_eq!(begun.load(Ordering::SeqCst), LEFT_ALONE + 1);
+        assert_eq!(begun.try_recv(), Err(mpsc::TryRecvError::Empty));
         drop(go);
     }
 }
