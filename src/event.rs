@@ -41,7 +41,7 @@ pub enum LogoutReason {
     /// The server revoked the refresh token (`invalid_grant`, RFC 6749 §5.2).
     Revoked,
     /// The server doesn't know the refresh token any more because the answer to an earlier
-    /// refresh was lost on its way.
+    /// refresh was lost on its way, or may have been: the last one was sent more than once.
     RotationLost,
     /// The refresh token's lifetime, as told by the server, was over.
     RefreshTokenExpired,

@@ -160,7 +160,7 @@ async fn refresh(
     let error = match result {
         Ok(response) => {
             step("answered");
-            return answered(core, locked, refused, &current, brief, &response, replayed).await;
+            return answered(core, locked, refused, &current, brief, &response, maybe_spent).await;
         }
         Err(error) => error,
     };
@@ -173,6 +173,9 @@ async fn refresh(
         }
         Outcome::Rejected => {
             let expired = current.refresh_expires_at.is_some_and(|end| end <= SystemTime::now());
+            // Tokens of an exchange that was asked for twice: the other question may have reached the
+            // server later, and have cost the session.
+            let maybe_spent = maybe_spent || current.birth == Birth::ReplayedRefresh;
             let reason = match (maybe_spent, expired) {
                 (true, _) => LogoutReason::RotationLost,
                 (false, true) => LogoutReason::RefreshTokenExpired,
@@ -242,13 +245,13 @@ async fn answered(
     current: &Tokens,
     presented: Brief,
     response: &TokenResponse,
-    replayed: bool,
+    sent_before: bool,
 ) -> Result<Committed, Error> {
     let identity = Identity {
         login: current.login.clone(),
         epoch: current.epoch,
         generation: current.generation + 1,
-        birth: if replayed { Birth::ReplayedRefresh } else { Birth::Refresh },
+        birth: if sent_before { Birth::ReplayedRefresh } else { Birth::Refresh },
         key: presented.key.clone(),
     };
     let usable = response.check();

@@ -107,7 +107,8 @@ pub(crate) enum Birth {
     Refresh,
     /// The first reading of the store: who knows where they were accepted before that.
     Loaded,
-    /// A refresh whose first answer was lost: the server may have spent what it gave us.
+    /// A refresh whose token had been sent before, by whatever program, without an answer: the server
+    /// may have spent what it gave us.
     ReplayedRefresh,
 }
 

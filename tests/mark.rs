@@ -58,6 +58,37 @@ async fn within_the_servers_window_another_program_gets_the_answer_that_was_lost
     assert_eq!(t.logouts.all(), []);
 }
 
+/// A program was killed with its request on the way; another one repeats it, and is answered first.
+#[tokio::test]
+async fn a_request_that_arrives_after_its_repetition_was_answered_is_told_from_a_revocation() {
+    for arrives in [true, false] {
+        let t = User::new();
+        let (session, issued) = t.logged_in().await;
+        t.server.expire_access_tokens();
+        t.server.on_next(Route::Token, 2, Fault::DropBefore);
+        assert!(found(&t.get(&session).await.unwrap_err()).is_transient());
+        drop(session);
+        std::fs::remove_file(t.file("trace").unwrap()).unwrap();
+        assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+        assert_eq!(t.file("mark"), None);
+        if arrives {
+            let spent = [("grant_type", "refresh_token"), ("refresh_token", &issued.refresh_token)];
+            let late = reqwest::Client::new().post(t.server.token_url()).form(&spent).send();
+            assert_eq!(soon(late).await.unwrap().status(), 400);
+        } else {
+            // The next tokens are of an exchange that nobody has doubts about.
+            t.server.expire_access_tokens();
+            assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+            t.server.revoke_user("alice");
+        }
+        let next = t.program();
+        let error = t.get(&next).await.unwrap_err();
+        let reason = if arrives { LogoutReason::RotationLost } else { LogoutReason::Revoked };
+        assert_eq!(found(&error).logout_reason(), Some(reason));
+        assert_eq!(t.server.counters().reuses, u64::from(arrives));
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_was_not_sent_or_not_looked_at_leaves_no_mark() {
     let t = User::new();
