@@ -95,33 +95,17 @@ impl ReauthMiddleware {
             }
         }
     }
-}
 
-#[async_trait]
-impl Middleware for ReauthMiddleware {
-    async fn handle(
+    /// What comes of a 401: the answer to the replay with a new token, or the 401 with a mark.
+    async fn once_more(
         &self,
-        mut request: Request,
+        refused: Refused,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let Some(place) = self.place_of(&request, extensions) else {
-            return next.run(request, extensions).await;
-        };
+        let Refused { response, tokens, place, spare, patience } = refused;
         let core = self.session.core();
-        let patience = Patience::of(&request);
-        let tokens = patience.wait(core.current()).await?;
-
-        let spare = Spare::of(&mut request, extensions);
-        self.attach(&mut request, &tokens);
-        patience.apply_to(&mut request);
-        let mut response = next.clone().run(request, extensions).await?;
-        if !self.is_refused(&mut response, &tokens, place) {
-            return Ok(response);
-        }
-
-        // In a place of its own: the way of a fresh token has no use for its size.
-        let fresh = match patience.wait(Box::pin(core.recover(&tokens, Some(place)))).await? {
+        let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
             Recovery::Replay(fresh) => fresh,
             Recovery::Withheld(wait) => return Ok(marked(response, RefreshWithheld(wait))),
             Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
@@ -144,6 +128,46 @@ impl Middleware for ReauthMiddleware {
         }
         Ok(response)
     }
+}
+
+#[async_trait]
+impl Middleware for ReauthMiddleware {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let Some(place) = self.place_of(&request, extensions) else {
+            return next.run(request, extensions).await;
+        };
+        let core = self.session.core();
+        let patience = Patience::of(&request);
+        let tokens = patience.wait(core.current()).await?;
+
+        let spare = Spare::of(&mut request, extensions);
+        self.attach(&mut request, &tokens);
+        patience.apply_to(&mut request);
+        // Apart, and in a place of its own: what only a 401 needs makes no request's future larger.
+        let again = {
+            let mut response = next.clone().run(request, extensions).await?;
+            if !self.is_refused(&mut response, &tokens, place) {
+                return Ok(response);
+            }
+            let refused = Refused { response, tokens, place, spare, patience };
+            Box::pin(self.once_more(refused, extensions, next))
+        };
+        again.await
+    }
+}
+
+/// A 401, and what the request was sent with.
+struct Refused {
+    response: Response,
+    tokens: Arc<Tokens>,
+    place: Place,
+    spare: Option<Spare>,
+    patience: Patience,
 }
 
 /// Whether somebody may have answered who did not look at the token.
