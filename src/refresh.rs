@@ -254,7 +254,7 @@ async fn answered(
         birth: if sent_before { Birth::ReplayedRefresh } else { Birth::Refresh },
         key: presented.key.clone(),
     };
-    let usable = response.check();
+    let usable = current.check_next(response);
     let tokens = match &usable {
         Ok(()) => Tokens::received(response, Some(current), identity, Moment::now()),
         Err(_) => {

@@ -216,6 +216,18 @@ impl Tokens {
         }
     }
 
+    /// Whether the tokens of a refresh can be used in place of these: they can be sent, and are
+    /// nobody else's (OpenID Connect Core §12.2).
+    pub(crate) fn check_next(&self, response: &TokenResponse) -> Result<(), String> {
+        response.check()?;
+        match (&self.subject, &response.subject) {
+            (Some(before), Some(now)) if id_token::is_of_another(before, now) => {
+                Err("the server has answered with the tokens of another user".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What a refresh has brought whose access token can't be used: its refresh token counts, and
     /// the access token stays the one of `previous`, which has ended if it was `refused`.
     pub(crate) fn with_old_access(

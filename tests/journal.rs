@@ -8,7 +8,7 @@ use std::fs;
 use mock_server::{Fault, Route};
 use reqwest_reauth::{Event, LogoutReason, TokenStore};
 use support::vault::{User, seen};
-use support::{Call, client, found, refresh_tokens_sent, soon, tokens};
+use support::{Call, client, found, id_token, refresh_tokens_sent, soon, tokens, with_id_token};
 
 #[tokio::test]
 async fn a_store_that_takes_no_writes_loses_nothing_for_ten_rotations_by_ten_programs() {
@@ -122,6 +122,36 @@ async fn a_rotated_refresh_token_is_kept_although_the_access_token_with_it_canno
         assert_eq!(t.server.counters().reuses, 0);
         assert_eq!(t.logouts.all(), []);
     }
+}
+
+#[tokio::test]
+async fn an_access_token_of_another_user_is_not_sent_and_the_refresh_token_with_it_is_kept() {
+    let t = User::new();
+    let (session, issued) = (t.program(), t.server.log_in("alice"));
+    session.log_in(with_id_token(&issued, "alice")).await.unwrap();
+    t.server.expire_access_tokens();
+    t.server.on_next(
+        Route::Token,
+        1,
+        Fault::rewrite(|body| body["id_token"] = id_token("bob").into()),
+    );
+    let error = t.get(&session).await.unwrap_err();
+    let text = format!("{:#}", anyhow::Error::new(found(&error).clone()));
+    assert!(text.contains("another user"), "{text}");
+    assert!(found(&error).is_transient() && !found(&error).is_logged_out(), "{error:?}");
+    assert_eq!(t.server.counters().api_requests, 1, "it was not sent");
+    let rotated = t.server.current_refresh_token(issued.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&rotated));
+
+    tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    t.server.on_next(
+        Route::Token,
+        1,
+        Fault::rewrite(|body| body["id_token"] = id_token("alice").into()),
+    );
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token, rotated]);
+    assert_eq!((t.server.counters().reuses, t.logouts.all()), (0, vec![]));
 }
 
 #[tokio::test]

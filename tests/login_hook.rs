@@ -97,15 +97,7 @@ async fn a_login_of_nobody_knows_whom_serves_later_requests_only() {
 #[tokio::test]
 async fn the_id_token_of_a_login_says_whose_it_is_and_refreshes_keep_it() {
     let t = Asking::new();
-    let with_id_token = |user: &str| {
-        let issued = t.server.log_in(user);
-        let claims = format!(r#"{{"iss":"https://id.example.com","sub":"{user}"}}"#);
-        let claims = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, claims);
-        let mut json: serde_json::Value = serde_json::from_str(&issued.json()).unwrap();
-        json["id_token"] = format!("e30.{claims}.c2ln").into();
-        let response = reqwest_reauth::TokenResponse::from_json(json.to_string().as_bytes());
-        response.unwrap()
-    };
+    let with_id_token = |user| support::with_id_token(&t.server.log_in(user), user);
     t.session.log_in(with_id_token("alice")).await.unwrap();
     t.server.expire_access_tokens();
     assert_eq!(t.who().await.unwrap(), "alice");

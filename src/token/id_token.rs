@@ -21,9 +21,34 @@ pub(super) fn subject(id_token: &str) -> Option<String> {
     Some(format!("{iss} {sub}"))
 }
 
+/// Whether `now` names another person than `before`, at the same issuer. A program's own names
+/// ([`TokenResponse::subject`](crate::TokenResponse::subject)) can't be told from each other so,
+/// nor the issuer's where it has moved.
+pub(super) fn is_of_another(before: &str, now: &str) -> bool {
+    match (before.split_once(' '), now.split_once(' ')) {
+        (Some((issuer, person)), Some((the_same, other))) => issuer == the_same && person != other,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_person_is_one_at_the_same_issuer() {
+        let alice = "https://id.example.com alice";
+        for (now, is_another) in [
+            (alice, false),
+            ("https://id.example.com bob", true),
+            ("https://id.example.com alice b", true),
+            ("https://moved.example.com bob", false),
+            ("bob", false),
+        ] {
+            assert_eq!(is_of_another(alice, now), is_another, "{now}");
+            assert_eq!(is_of_another(now, alice), is_another, "{now}");
+        }
+    }
 
     #[test]
     fn issuer_and_subject_are_read_and_nothing_else_is_one() {

@@ -43,6 +43,19 @@ impl Logouts {
     }
 }
 
+/// Tokens that say whose they are.
+pub fn with_id_token(issued: &Issued, user: &str) -> TokenResponse {
+    let mut json: serde_json::Value = serde_json::from_str(&issued.json()).unwrap();
+    json["id_token"] = id_token(user).into();
+    TokenResponse::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+pub fn id_token(user: &str) -> String {
+    let claims = format!(r#"{{"iss":"https://id.example.com","sub":"{user}"}}"#);
+    let claims = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, claims);
+    format!("e30.{claims}.c2ln")
+}
+
 impl Fixture {
     pub async fn new() -> Self {
         Self::at(MockServer::start()).await
