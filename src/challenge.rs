@@ -37,7 +37,10 @@ pub(crate) fn read(headers: &HeaderMap) -> Challenge {
             match find("error") {
                 // One challenge that a new token answers is enough.
                 Some("invalid_token") => return Challenge::Refresh,
-                Some("invalid_request" | "insufficient_scope") if verdict == Challenge::Refresh => {
+                // A DPoP nonce (RFC 9449 §9) proves nothing about a bearer token.
+                Some("invalid_request" | "insufficient_scope" | "use_dpop_nonce")
+                    if verdict == Challenge::Refresh =>
+                {
                     verdict = Challenge::Final;
                 }
                 Some("insufficient_user_authentication") => {
@@ -169,7 +172,11 @@ mod tests {
             (&["Bearer realm=\"Bearer error=insufficient_scope\""], Challenge::Refresh),
             (&["Bearer realm=\"a, Bearer error=insufficient_scope\""], Challenge::Refresh),
             (&["Bearer error=\"in\\valid_request\""], Challenge::Final),
-            (&["Bearer error=\"use_dpop_nonce\""], Challenge::Refresh),
+            (&["DPoP error=\"use_dpop_nonce\""], Challenge::Final),
+            (
+                &["Bearer error=\"invalid_token\", DPoP error=\"use_dpop_nonce\""],
+                Challenge::Refresh,
+            ),
             (&["Bearer error_description=\"error=insufficient_scope\""], Challenge::Refresh),
             // several schemes, several lines
             (&["Basic realm=\"x\", Bearer error=\"insufficient_scope\""], Challenge::Final),
