@@ -14,11 +14,18 @@ use reqwest_middleware::ClientBuilder;
 use reqwest_reauth::{FileStore, OAuth2Endpoint, Session, TokenResponse};
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn main() -> ExitCode {
+    run().await.unwrap_or_else(give_up)
+}
+
+async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let origin = args.next().unwrap_or_else(|| "http://127.0.0.1:8011".to_owned());
     let file = args.next().unwrap_or_else(|| "target/ctrl_c/tokens.json".to_owned());
-    let calls = args.next().map_or(Ok(u64::MAX), |calls| calls.parse())?;
+    let calls = match args.next() {
+        None => u64::MAX,
+        Some(calls) => calls.parse().map_err(|_| format!("{calls:?} is no number of calls"))?,
+    };
 
     let endpoint = OAuth2Endpoint::new(format!("{origin}/token"), "ctrl-c");
     let session =
@@ -37,28 +44,46 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
             let request = client.get(format!("{origin}/api/hello")).timeout(Duration::from_secs(5));
             println!("{}", request.send().await?.status());
         }
-        Ok::<_, Box<dyn Error>>(())
+        Ok::<_, Box<dyn Error>>(ExitCode::SUCCESS)
     };
-    let result = tokio::select! {
-        result = work => result,
+    let exit = tokio::select! {
+        exit = work => exit,
         _ = tokio::signal::ctrl_c() => {
             println!("stopping");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     };
-    if let Err(error) = &result {
-        println!("giving up: {error}");
-    }
+    let exit = exit.unwrap_or_else(give_up);
     // A refresh that was sent is waited for, so that its tokens are kept. Without this line,
     // dropping the session and the client would do it, blocking.
     session.drain().await;
-    Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "to be passed by name")]
+fn give_up(error: Box<dyn Error>) -> ExitCode {
+    eprintln!("giving up: {}", chain(&*error));
+    ExitCode::FAILURE
 }
 
 /// A real program would open a browser here.
 async fn ask_for_tokens(origin: &str) -> Result<TokenResponse, Box<dyn Error>> {
     let form = [("grant_type", "password"), ("username", "alice"), ("password", "secret")];
     let request = reqwest::Client::new().post(format!("{origin}/token")).form(&form);
-    let body = request.send().await?.error_for_status()?.bytes().await?;
-    Ok(TokenResponse::from_json(&body)?)
+    let answer = request.send().await.map_err(|error| {
+        let hint = "start the mock server in another terminal: cargo run -p mock-server";
+        format!("{}; {hint}", chain(&error))
+    })?;
+    Ok(TokenResponse::from_json(&answer.error_for_status()?.bytes().await?)?)
+}
+
+/// An error with its causes, which it does not tell by itself.
+fn chain(error: &dyn Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    said
 }

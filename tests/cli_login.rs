@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -167,7 +168,7 @@ async fn ctrl_c_in_the_middle_of_a_login_leaves_nothing_behind() {
     programs::signal(&child, "-INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let config = machine.directory.path().join("config");
-    let left: Vec<_> = std::fs::read_dir(&config).map_or_else(|_| Vec::new(), |it| it.collect());
+    let left: Vec<_> = fs::read_dir(&config).map_or_else(|_| Vec::new(), |it| it.collect());
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -185,7 +186,7 @@ fn a_login_that_will_not_last_says_so() {
     let machine = Machine::new();
     let file = machine.directory.path().join("tokens.json");
     let access_token = machine.server.log_in("alice").access_token;
-    std::fs::write(&file, json!({ "access_token": access_token }).to_string()).unwrap();
+    fs::write(&file, json!({ "access_token": access_token }).to_string()).unwrap();
     let args = machine.login(&["--tokens-file", file.to_str().unwrap()]);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     let done = machine.run(&args);
@@ -198,7 +199,7 @@ fn a_login_that_will_not_last_says_so() {
 fn tokens_in_a_file_of_another_program_are_a_login() {
     let machine = Machine::new();
     let file = machine.directory.path().join("tokens.json");
-    std::fs::write(&file, machine.server.log_in("alice").json()).unwrap();
+    fs::write(&file, machine.server.log_in("alice").json()).unwrap();
     let args = machine.login(&["--tokens-file", file.to_str().unwrap()]);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     // As at every start of a script.
@@ -254,6 +255,65 @@ fn several_accounts_are_listed_chosen_and_logged_out_of_together() {
     let account = |name, chosen| json!({ "profile": name, "chosen": chosen, "logged_in": false, "problem": null });
     assert_eq!(listed, json!({ "accounts": [account("home", false), account("work", true)] }));
     assert_eq!(machine.server.counters().revocations, 2);
+}
+
+#[test]
+fn what_all_logouts_came_to_is_one_object_and_the_most_urgent_exit_code() {
+    let machine = Machine::new();
+    let none = machine.run(&["logout", "--all", "--json"]);
+    assert_eq!((none.code, none.json()), (0, json!({ "logouts": [] })));
+    for name in ["home", "work"] {
+        assert_eq!(machine.log_in_by_device(&["--profile", name]).code, 0);
+    }
+    let config = machine.directory.path().join("config");
+    fs::write(config.join("broken.json"), "{").unwrap();
+    let done = machine.run(&["logout", "--all", "--json"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    let all = done.json()["logouts"].as_array().unwrap().clone();
+    assert!(all[0]["problem"].as_str().unwrap().contains("broken.json is no profile"), "{done:?}");
+    let out =
+        |name: &str| json!({ "profile": name, "was_logged_in": true, "revocation": "revoked" });
+    assert_eq!(all[1..], [out("home"), out("work")]);
+    assert_eq!(done.stderr.matches("is no profile").count(), 1, "{done:?}");
+}
+
+#[test]
+fn a_login_at_another_server_takes_no_secret_and_no_endpoint_of_the_one_before() {
+    let machine = Machine::new();
+    let (directory, other) = (machine.directory.path(), MockServer::start());
+    let log_in = |server: &MockServer, more: &[&str]| {
+        let (file, store) = (directory.join("issued.json"), directory.join("tokens"));
+        fs::write(&file, server.log_in("alice").json()).unwrap();
+        let (url, store) = (server.token_url(), format!("file:{}", store.display()));
+        let args = ["login", "--tokens-file", file.to_str().unwrap(), "--token-endpoint", &url];
+        let origin = server.origin();
+        let rest = ["--client-id", "demo", "--origin", &origin, "--store", &store];
+        let done = machine.run(&[&args[..], &rest, more].concat());
+        assert_eq!(done.code, 0, "{done:?}");
+        let profile = fs::read(directory.join("config/default.json")).unwrap();
+        let profile: Value = serde_json::from_slice(&profile).unwrap();
+        [profile["client_secret_env"].clone(), profile["revocation_endpoint"].clone()]
+    };
+    let revocation = machine.server.revocation_url();
+    let more = ["--client-secret-env", "HUSH", "--revocation-endpoint", &revocation];
+    let expected = [json!("HUSH"), json!(revocation)];
+    assert_eq!(log_in(&machine.server, &more), expected);
+    assert_eq!(log_in(&machine.server, &[]), expected, "the same server");
+    assert_eq!(machine.run(&["logout"]).code, 0);
+    assert_eq!(log_in(&other, &[]), [Value::Null, Value::Null]);
+}
+
+#[test]
+fn a_choice_that_names_no_profile_can_be_made_again() {
+    let machine = Machine::new();
+    assert_eq!(machine.log_in_by_device(&["--profile", "work"]).code, 0);
+    let chosen = machine.directory.path().join("config/.chosen");
+    fs::write(chosen, "").unwrap();
+    let done = machine.run(&["status"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("cli accounts use NAME chooses one"), "{done:?}");
+    assert_eq!(machine.run(&["accounts", "use", "work"]).code, 0);
+    assert_eq!(machine.run(&["status"]).code, 0);
 }
 
 #[test]

@@ -98,6 +98,13 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
+impl Command {
+    /// Whether it needs to know which. One that does not can put a bad choice right.
+    pub fn is_about_a_profile(&self) -> bool {
+        !matches!(self, Self::Accounts { choice: Some(_) } | Self::Completions { .. })
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Logout {
     /// Of every profile, not just one

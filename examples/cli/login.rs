@@ -1,6 +1,5 @@
 //! `login`: tokens into the store, settings into the profile.
 
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest_reauth::{BrowserLogin, DeviceLogin, DeviceProgress, DevicePrompt, TokenResponse};
 use serde_json::json;
+use tokio::fs;
 use tokio::io::AsyncReadExt;
 use tokio::signal;
 use zeroize::Zeroizing;
@@ -134,7 +134,7 @@ async fn tokens(profile: &Profile, login: &Login) -> Result<TokenResponse, Troub
         }
         Way::Tokens => {
             let bytes = match &login.tokens_file {
-                Some(path) => read_file(path)?,
+                Some(path) => read_file(path).await?,
                 None => read_stdin().await?,
             };
             Ok(TokenResponse::from_json(&bytes)?)
@@ -155,16 +155,23 @@ fn show_prompt(prompt: &DevicePrompt) {
     eprintln!("{prompt}");
 }
 
-fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+async fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
     let bytes = fs::read(path)
+        .await
         .map_err(|error| Trouble::unusable(&format!("could not read {}", path.display()), error))?;
     Ok(Zeroizing::new(bytes))
 }
 
 fn merge(global: &Global, login: &Login, before: Option<Profile>) -> Result<Profile, Trouble> {
     let before = before.as_ref();
-    // One way to find the server takes the place of the other.
-    let found_before = before.filter(|_| login.issuer.is_none() && login.token_endpoint.is_none());
+    // One way to find the server takes the place of the other. What belongs to a server, secrets
+    // above all, is nothing for another one.
+    let is_same =
+        |given: &Option<String>, before: &Option<String>| given.is_none() || given == before;
+    let found_before = before.filter(|before| {
+        is_same(&login.issuer, &before.issuer)
+            && is_same(&login.token_endpoint, &before.token_endpoint)
+    });
     let issuer = login.issuer.clone().or_else(|| found_before?.issuer.clone());
     let token_endpoint =
         login.token_endpoint.clone().or_else(|| found_before?.token_endpoint.clone());
@@ -220,14 +227,12 @@ fn merge(global: &Global, login: &Login, before: Option<Profile>) -> Result<Prof
         },
         client_id,
         origins,
-        client_secret_env: optional(
-            &login.client_secret_env,
-            before.and_then(|before| before.client_secret_env.as_ref()),
-        ),
-        revocation_endpoint: optional(
-            &login.revocation_endpoint,
-            before.and_then(|before| before.revocation_endpoint.as_ref()),
-        ),
+        client_secret_env: of_server(&login.client_secret_env, |profile| {
+            &profile.client_secret_env
+        }),
+        revocation_endpoint: of_server(&login.revocation_endpoint, |profile| {
+            &profile.revocation_endpoint
+        }),
         store: (login.store.clone()).or_else(|| Some(before?.store.clone())).unwrap_or_default(),
         state_dir: (global.state_dir.clone()).or_else(|| before?.state_dir.clone()),
     })

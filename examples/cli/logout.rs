@@ -1,62 +1,113 @@
 //! `logout`: on this machine for sure, at the server if it can be.
 
+use std::fmt;
+
 use reqwest_reauth::Revocation;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::signal;
 
 use crate::account::Account;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::output::print;
-use crate::profile;
-use crate::trouble::Trouble;
+use crate::profile::{self, Name};
+use crate::trouble::{Kind, Trouble};
 
-/// Of every profile. The first that fails doesn't keep the others logged in.
+/// Of every profile. The first that fails doesn't keep the others logged in; Ctrl-C does.
 ///
 /// # Errors
-/// A profile can't be read, or a store could not be cleared.
+/// The profiles can't be listed, or stdout can't be written to. Which logout failed is told here.
 pub async fn run_all(global: &Global) -> Result<Exit, Trouble> {
-    let mut result = Ok(Exit::Success);
+    let mut exit = Exit::Success;
+    let mut all = Vec::new();
     for name in profile::names(global)? {
-        let global = global.about(&name);
-        let one = async {
-            let account = Account::open(&global)?;
-            if !global.json {
-                eprintln!("{name}:");
+        if !global.json {
+            eprintln!("{name}:");
+        }
+        let done = one(&global.about(&name)).await;
+        let interrupted = matches!(&done, Err(trouble) if trouble.kind == Kind::Interrupted);
+        match done {
+            Ok(done) if global.json => all.push(done.json(&name)),
+            Ok(done) => print(done)?,
+            Err(trouble) => {
+                trouble.warn();
+                exit = exit.max(trouble.exit);
+                all.push(json!({ "profile": name.as_str(), "problem": trouble.message }));
             }
-            let done = run(&global, &account).await.map_err(|trouble| account.advise(trouble));
-            account.session.drain().await;
-            done
-        };
-        if let Err(trouble) = one.await {
-            trouble.warn();
-            result = result.and(Err(trouble));
+        }
+        if interrupted {
+            break;
         }
     }
-    result
+    if global.json {
+        print(json!({ "logouts": all }))?;
+    }
+    Ok(exit)
+}
+
+/// Of all, the next. The session is waited for, whatever comes.
+async fn one(global: &Global) -> Result<Done, Trouble> {
+    let account = Account::open(global)?;
+    let done = tokio::select! {
+        biased;
+        _ = signal::ctrl_c() => Err(Trouble::interrupted()),
+        done = log_out(&account) => done,
+    };
+    account.session.drain().await;
+    done.map_err(|trouble| account.advise(trouble))
 }
 
 /// # Errors
 /// The store could not be cleared.
 pub async fn run(global: &Global, account: &Account) -> Result<Exit, Trouble> {
-    // A store that can't be read may be cleared all the same, if it is damaged.
-    let was_logged_in = account.session.is_logged_in().await.ok();
-    let revocation = account.session.log_out().await?;
-    let (word, at_the_server) = match revocation {
-        Revocation::Revoked => ("revoked", "the server has revoked the refresh token"),
-        Revocation::Nothing => ("nothing", "nothing was revoked at the server"),
-        Revocation::Pending => ("pending", "the store and the server follow"),
-        _ => ("failed", "the server could not be told, and may think that the login lives on"),
-    };
-    if global.json {
-        print(json!({
-            "profile": account.name.as_str(),
-            "was_logged_in": was_logged_in,
-            "revocation": word,
-        }))?;
-    } else if was_logged_in == Some(false) {
-        print("not logged in")?;
-    } else {
-        print(format_args!("logged out on this machine; {at_the_server}"))?;
+    let done = log_out(account).await?;
+    match global.json {
+        true => print(done.json(&account.name))?,
+        false => print(done)?,
     }
     Ok(Exit::Success)
+}
+
+/// How a logout went.
+struct Done {
+    /// `None` where the store can't be read. It may be cleared all the same, if it is damaged.
+    was_logged_in: Option<bool>,
+    revocation: Revocation,
+}
+
+async fn log_out(account: &Account) -> Result<Done, Trouble> {
+    let was_logged_in = account.session.is_logged_in().await.ok();
+    let revocation = account.session.log_out().await?;
+    Ok(Done { was_logged_in, revocation })
+}
+
+impl Done {
+    fn json(&self, name: &Name) -> Value {
+        let word = match self.revocation {
+            Revocation::Revoked => "revoked",
+            Revocation::Nothing => "nothing",
+            Revocation::Pending => "pending",
+            _ => "failed",
+        };
+        json!({
+            "profile": name.as_str(),
+            "was_logged_in": self.was_logged_in,
+            "revocation": word,
+        })
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.was_logged_in == Some(false) {
+            return f.write_str("not logged in");
+        }
+        f.write_str("logged out on this machine; ")?;
+        f.write_str(match self.revocation {
+            Revocation::Revoked => "the server has revoked the refresh token",
+            Revocation::Nothing => "nothing was revoked at the server",
+            Revocation::Pending => "the store and the server follow",
+            _ => "the server could not be told, and may think that the login lives on",
+        })
+    }
 }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! The modules: `args` (what was asked), `profile` and `tokens` (what is remembered, and where),
-//! `environment` (`REAUTH_TOKEN`), `account` (the session of all that), a module for each command, `request`
-//! and `tally` (of calls), `trouble` and `exit` (how it ends).
+//! `environment` (`REAUTH_TOKEN`), `account` (the session of all that), a module for each command,
+//! `request` and `tally` (of calls), `trouble` and `exit` (how it ends).
 
 mod account;
 mod accounts;
@@ -48,7 +48,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return args::refuse(&error),
     };
-    if let Err(trouble) = args.global.choose() {
+    if args.command.is_about_a_profile()
+        && let Err(trouble) = args.global.choose()
+    {
         return trouble.tell(args.global.json).into();
     }
     let runtime = match Runtime::new() {
@@ -67,7 +69,8 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-/// Runs the command, until its end or Ctrl-C. In both cases the session is waited for.
+/// Runs the command, until its end or Ctrl-C. In both cases a session that is used is waited for:
+/// usually not at all, at most a minute, and no second Ctrl-C cuts that off.
 ///
 /// # Errors
 /// There is no account to run it for.

@@ -214,6 +214,7 @@ pub fn choose(global: &Global, name: &Name) -> Result<(), Trouble> {
     let write = || {
         let mut file = NamedTempFile::new_in(&directory)?;
         writeln!(file, "{name}")?;
+        file.as_file().sync_all()?;
         file.persist(directory.join(CHOSEN))?;
         Ok(())
     };
