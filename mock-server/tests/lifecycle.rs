@@ -12,11 +12,9 @@ use support::{call, call_status};
 #[test]
 fn a_server_starts_in_a_moment() {
     let since = Instant::now();
-    let server = MockServer::start();
-    println!("started in {:?}", since.elapsed());
-    let since = Instant::now();
-    drop(server);
-    println!("stopped in {:?}", since.elapsed());
+    drop(MockServer::start());
+    // It takes two milliseconds; a machine that is busy takes longer.
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
 }
 
 #[test]
