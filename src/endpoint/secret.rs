@@ -40,7 +40,8 @@ struct Asked {
 impl ClientSecret {
     /// A secret that `ask` gives, for instance out of the keychain: called once for each refresh
     /// and each login, on a thread of its own, so that it may block and ask a person, for up to 2
-    /// minutes. It must not use the session.
+    /// minutes. It must not use the session. A logout asks too where nothing was asked before, and
+    /// waits no longer than for the server, 5 seconds: it is then not revoked there.
     ///
     /// Where it fails, nothing is sent, and the refresh or login fails as
     /// [transient](crate::Error::is_transient) with what it says, which must not hold the secret.

@@ -1,5 +1,5 @@
 //! Where the processes of a user meet: a directory of the user's own, for what they share of a
-//! session and isn't secret.
+//! session and isn't secret, or is sealed.
 
 use std::ffi::OsString;
 use std::fmt::Write;

@@ -103,8 +103,9 @@ impl BrowserLogin {
     ///
     /// # Errors
     /// The person or the server said no ([`Error::is_denied`]), nobody came in time
-    /// ([`Error::is_timeout`]), the network or server failed for now ([`Error::is_transient`]), or
-    /// a setting is wrong ([`Error::is_configuration`]).
+    /// ([`Error::is_timeout`]), the network or server failed for now ([`Error::is_transient`]), a
+    /// setting is wrong ([`Error::is_configuration`]), or none of these: the port of the redirect
+    /// URI is taken, or an answer is of no use, such as one of another issuer.
     pub async fn run(mut self, show: impl FnOnce(&str)) -> Result<TokenResponse, Error> {
         let (http, server) = self.request.begin().await?;
         let loopback = match &self.redirect_uri {

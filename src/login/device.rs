@@ -65,8 +65,8 @@ impl DeviceLogin {
     ///
     /// # Errors
     /// The person or the server said no ([`Error::is_denied`]), the code has ended
-    /// ([`Error::is_timeout`]), the login could not begin for now ([`Error::is_transient`]), or a
-    /// setting is wrong ([`Error::is_configuration`]).
+    /// ([`Error::is_timeout`]), the login could not begin for now ([`Error::is_transient`]), a
+    /// setting is wrong ([`Error::is_configuration`]), or none of these: an answer is of no use.
     pub async fn run(
         mut self,
         mut tell: impl FnMut(DeviceProgress<'_>),
