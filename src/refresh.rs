@@ -13,7 +13,7 @@
 //! **Lock order: gate, process lock, store.** After each of them, look again before acting.
 
 mod bound;
-pub(crate) use bound::within;
+pub(crate) use bound::{TICK, within};
 mod flight;
 pub(crate) use flight::{Joined, Landing, SingleFlight};
 pub(crate) mod ended;

@@ -29,7 +29,7 @@ pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::O
 
 /// Short beside every limit here, so that a sleep costs next to nothing of it; long enough that
 /// waking up for it costs nothing either.
-const TICK: Duration = Duration::from_millis(250);
+pub(crate) const TICK: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

@@ -1,19 +1,20 @@
 //! The session's own thread: what runs there outlives the callers and their runtimes.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::panic;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 
 use crate::endpoint::RefreshError;
 use crate::error::Error;
+use crate::refresh::{TICK, within};
 
 /// A thread with a current-thread runtime, started when first needed.
 ///
@@ -91,7 +92,7 @@ impl SessionThread {
         }
         state.count += 1;
         let number = state.count;
-        state.entered.push((number, None));
+        state.entered.push(Going { number, tries: 0, given_up: false });
         Some(Entered { work: Arc::clone(&self.work), number })
     }
 
@@ -169,25 +170,25 @@ impl SessionThread {
     /// hook it waits for everything but hooks; on the session's own thread, for nothing.
     pub(crate) async fn drain(&self) {
         let in_hook = ROLE.get() == Role::Hook(self.id());
-        let (wait, bounds) = {
+        let (is_busy, bounds) = {
             let state = self.work.lock();
-            (state.wait_at(Instant::now(), in_hook), state.bounds)
+            (state.is_busy(in_hook), state.bounds)
         };
-        if wait.is_none() || ROLE.get() == Role::Session(self.id()) {
+        if !is_busy || ROLE.get() == Role::Session(self.id()) {
             return;
         }
         let work = Arc::clone(&self.work);
         let quiet = async move {
             loop {
                 let changed = work.changed.notified();
-                let Some(wait) = work.lock().wait_at(Instant::now(), in_hook) else {
+                if !work.lock().is_busy(in_hook) {
                     return;
-                };
-                let _ = tokio::time::timeout(wait, changed).await;
+                }
+                changed.await;
             }
         };
         // On the session's thread: the caller's runtime may have no clock, or a paused one.
-        let _ = self.run(async move { Ok(tokio::time::timeout(bounds.drain, quiet).await) }).await;
+        let _ = self.run(async move { Ok(within(bounds.drain, quiet).await) }).await;
     }
 
     /// Lets nothing begin any more, waits for what was begun, and stops the thread. Blocks within
@@ -198,17 +199,16 @@ impl SessionThread {
         state.closing = true;
         if ROLE.get() != Role::Session(self.id()) {
             let in_hook = ROLE.get() == Role::Hook(self.id());
-            let end = Instant::now() + state.bounds.drain;
-            loop {
-                let now = Instant::now();
-                let (left, wait) =
-                    (end.saturating_duration_since(now), state.wait_at(now, in_hook));
-                let Some(wait) = wait.filter(|_| !left.is_zero()) else {
-                    break;
-                };
-                state = (self.work.left.wait_timeout(state, wait.min(left)))
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+            let mut left = state.bounds.drain;
+            while state.is_busy(in_hook) && !left.is_zero() {
+                // As `within`: time in which this process was stopped does not count.
+                let tick = left.min(TICK);
+                let (now, waited) = (self.work.left.wait_timeout(state, tick))
+                    .unwrap_or_else(PoisonError::into_inner);
+                state = now;
+                if waited.timed_out() {
+                    left -= tick;
+                }
             }
         }
         drop(state);
@@ -272,19 +272,35 @@ pub(crate) struct Entered {
 
 impl Entered {
     /// From now on the end of the program waits only for one more call to the store: the exchange
-    /// is over, and what is left may take for ever.
+    /// is over, and what is left may take for ever. On the session's thread.
     pub(crate) fn give_up_soon(&self) {
-        self.work.leave(|state| {
-            let end = Instant::now() + state.bounds.unsaved;
-            let mine = state.entered.iter_mut().filter(|(number, _)| *number == self.number);
-            mine.for_each(|(_, until)| *until = Some(end));
+        let Ok(runtime) = runtime::Handle::try_current() else {
+            return;
+        };
+        let (work, number) = (Arc::clone(&self.work), self.number);
+        let (bounds, again) = {
+            let mut state = self.work.lock();
+            let bounds = state.bounds;
+            let Some(mine) = state.going(number) else {
+                return;
+            };
+            (mine.given_up, mine.tries) = (false, mine.tries + 1);
+            (bounds, mine.tries)
+        };
+        runtime.spawn(async move {
+            within(bounds.unsaved, pending::<()>()).await;
+            work.leave(|state| {
+                if let Some(going) = state.going(number).filter(|going| going.tries == again) {
+                    going.given_up = true;
+                }
+            });
         });
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.work.leave(|state| state.entered.retain(|(number, _)| *number != self.number));
+        self.work.leave(|state| state.entered.retain(|going| going.number != self.number));
     }
 }
 
@@ -300,17 +316,26 @@ struct WorkState {
     bounds: Bounds,
     closing: bool,
     count: u64,
-    /// What is going on, by number, and until when it is waited for at most.
-    entered: Vec<(u64, Option<Instant>)>,
+    entered: Vec<Going>,
     hooks: usize,
 }
 
+/// What was entered and goes on.
+struct Going {
+    number: u64,
+    /// How often it was to be given up soon: the last time counts.
+    tries: u32,
+    given_up: bool,
+}
+
 impl WorkState {
-    /// How long to wait before looking again; `None` once there is nothing to wait for.
-    fn wait_at(&self, now: Instant, in_hook: bool) -> Option<Duration> {
-        let ends = self.entered.iter().map(|(_, until)| until.unwrap_or(now + self.bounds.drain));
-        let hooks = (self.hooks > 0 && !in_hook).then_some(now + self.bounds.drain);
-        ends.chain(hooks).filter(|end| *end > now).min().map(|end| end - now)
+    fn going(&mut self, number: u64) -> Option<&mut Going> {
+        self.entered.iter_mut().find(|going| going.number == number)
+    }
+
+    /// Whether there is something to wait for.
+    fn is_busy(&self, in_hook: bool) -> bool {
+        self.entered.iter().any(|going| !going.given_up) || self.hooks > 0 && !in_hook
     }
 }
 
@@ -367,40 +392,86 @@ const END_OF_PATIENCE: Duration = Duration::from_secs(3600);
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use tokio::time::sleep;
+
     use super::*;
 
-    #[test]
-    fn the_end_waits_for_each_work_and_only_a_little_for_what_was_given_up() {
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_each_work_and_only_a_little_for_what_was_given_up() {
         let thread = SessionThread::new(STORE_WAIT);
-        let now = Instant::now();
-        let wait = || thread.work.lock().wait_at(now, false);
-        assert_eq!(wait(), None);
+        let is_busy = || thread.work.lock().is_busy(false);
+        assert!(!is_busy());
         let (first, second) = (thread.enter().unwrap(), thread.enter().unwrap());
         drop(first);
-        assert_eq!(wait(), Some(A_MINUTE));
+        sleep(A_MINUTE).await;
+        assert!(is_busy());
         second.give_up_soon();
-        let left = wait().unwrap();
-        assert!(left < A_MINUTE && left >= STORE_WAIT, "{left:?}");
+        sleep(STORE_WAIT / 2).await;
+        second.give_up_soon();
+        sleep(STORE_WAIT - MOMENT).await;
+        assert!(is_busy(), "the last time counts");
+        sleep(2 * MOMENT).await;
+        assert!(!is_busy());
+        second.give_up_soon();
+        assert!(is_busy(), "one more call");
         drop(second);
-        assert_eq!(wait(), None);
-        let given_up = WorkState { entered: vec![(1, Some(now))], ..WorkState::default() };
-        assert_eq!(given_up.wait_at(now, false), None, "until now, and no longer");
+        assert!(!is_busy());
     }
 
     #[test]
     fn the_end_waits_longer_for_a_slow_store_but_not_for_ever() {
-        let waits = |store_wait| {
-            let thread = SessionThread::new(store_wait);
-            let now = Instant::now();
+        let Bounds { drain, unsaved } = Bounds::of(Duration::from_secs(30));
+        assert_eq!((drain, unsaved), (Duration::from_secs(168), Duration::from_secs(30)));
+        let Bounds { drain, unsaved } = Bounds::of(Duration::MAX);
+        assert_eq!((drain, unsaved), (END_OF_PATIENCE, END_OF_PATIENCE));
+        assert_eq!(Bounds::of(STORE_WAIT).drain, A_MINUTE);
+    }
+
+    /// The process is this test once more, so that it can be stopped.
+    #[cfg(unix)]
+    #[test]
+    fn a_program_that_was_stopped_while_it_ended_goes_on_waiting() {
+        use std::io::{BufRead, BufReader, Write, stdin};
+        use std::process::{Command, Stdio};
+
+        const CHILD: &str = "REAUTH_TEST_STOPPED";
+        let bound = Duration::from_secs(1);
+        if std::env::var_os(CHILD).is_some() {
+            let thread = SessionThread::new(STORE_WAIT);
+            thread.work.lock().bounds.drain = bound;
             let work = thread.enter().unwrap();
-            let wait = || thread.work.lock().wait_at(now, false).unwrap();
-            let drain = wait();
-            work.give_up_soon();
-            assert!(wait() >= store_wait.min(END_OF_PATIENCE));
-            drain
+            thread::spawn(move || {
+                let mut line = String::new();
+                stdin().read_line(&mut line).unwrap();
+                drop(work);
+            });
+            println!("\nclosing");
+            thread.close();
+            println!("\nbusy: {}", thread.work.lock().is_busy(false));
+            return;
+        }
+        let name =
+            "session::thread::tests::a_program_that_was_stopped_while_it_ended_goes_on_waiting";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let signal = |name: &str| {
+            let id = child.id().to_string();
+            assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
         };
-        assert_eq!(waits(Duration::from_secs(30)), Duration::from_secs(168));
-        assert_eq!(waits(Duration::MAX), END_OF_PATIENCE);
+        assert!(lines.any(|line| line == "closing"));
+        signal("-STOP");
+        thread::sleep(bound + MOMENT);
+        signal("-CONT");
+        let mut stdin = child.stdin.take().unwrap();
+        writeln!(stdin, "answered").unwrap();
+        assert_eq!(lines.find(|line| line.starts_with("busy")).unwrap(), "busy: false");
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]
@@ -414,9 +485,8 @@ mod tests {
             thread::sleep(Duration::from_millis(50));
             end.store(true, Ordering::SeqCst);
         });
-        let now = Instant::now();
-        assert_eq!(thread.work.lock().wait_at(now, false), Some(A_MINUTE));
-        assert_eq!(thread.work.lock().wait_at(now, true), None);
+        assert!(thread.work.lock().is_busy(false));
+        assert!(!thread.work.lock().is_busy(true));
         drop(go_on);
         thread.close();
         assert!(ended.load(Ordering::SeqCst));
@@ -453,4 +523,5 @@ mod tests {
 
     const STORE_WAIT: Duration = Duration::from_secs(3);
     const A_MINUTE: Duration = Duration::from_secs(60);
+    const MOMENT: Duration = Duration::from_millis(100);
 }
