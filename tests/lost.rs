@@ -197,6 +197,8 @@ async fn a_logout_beside_a_lost_record_of_another_client_ends_its_own_session_al
     let other = home.session_at("cli", &store, other);
     assert_eq!(soon(other.log_out()).await.unwrap(), Revocation::Nothing);
     assert!(!other.is_logged_in().await.unwrap());
+    let lost = home.session("cli", &store).is_logged_in().await.unwrap_err();
+    assert!(lost.is_store() && lost.is_transient(), "{lost:?}");
     store.memory.save(&record).unwrap();
     assert!(home.session("cli", &store).is_logged_in().await.unwrap());
 }

@@ -275,11 +275,10 @@ impl Kept {
         let known = Trace::known(&self.notes).ok().flatten();
         match known.filter(|_| self.store.may_lose()) {
             Some(known) if !is_over(&known) => return Ok(()),
-            // Another client's record would have been left alone.
-            Some(known) if known.client.is_empty() || known.client == pin.hash() => {
-                ended::note_out(&self.notes, &known.login, &program())?;
-            }
-            Some(_) | None => {}
+            // Another client's record would have been left alone, with what is noted of it.
+            Some(known) if !known.client.is_empty() && known.client != pin.hash() => return Ok(()),
+            Some(known) => ended::note_out(&self.notes, &known.login, &program())?,
+            None => {}
         }
         self.clear()
     }
