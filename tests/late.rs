@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use mock_server::MockServer;
 use reqwest_reauth::{
-    LogoutReason, MemoryStore, OAuth2Endpoint, Revocation, Session, TokenResponse, TokenStore,
+    LogoutReason, MemoryStore, OAuth2Endpoint, Record, Revocation, Session, Shared, StoreError,
+    TokenResponse, TokenStore,
 };
 use support::steps::{after_a_second, log_in, log_out, user};
 use support::vault::User;
@@ -108,6 +109,61 @@ async fn a_login_that_was_given_back_is_not_taken_for_somebody_elses_when_it_lan
     assert!(t.memory.load().unwrap().is_none());
     assert!(!t.session.is_logged_in().await.unwrap());
     assert_eq!(t.logouts.all(), []);
+}
+
+/// A store whose second save waits for the test, is done, and ends in an error: its service has
+/// died before it could say so.
+struct Dying {
+    memory: MemoryStore,
+    saves: AtomicUsize,
+    turnstile: Turnstile,
+}
+
+impl TokenStore for Dying {
+    fn describe(&self) -> String {
+        "the dying".to_owned()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.memory.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        let is_second = self.saves.fetch_add(1, Ordering::SeqCst) == 1;
+        if is_second {
+            self.turnstile.pass();
+        }
+        self.memory.save(record)?;
+        match is_second {
+            true => Err(StoreError::unavailable("it has died")),
+            false => Ok(()),
+        }
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.memory.clear()
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_was_given_back_is_undone_though_its_save_is_told_as_failed_in_the_end() {
+    let (server, memory, turnstile) =
+        (MockServer::start(), MemoryStore::new(), Turnstile::default());
+    let (gate, saves) = (turnstile.clone(), AtomicUsize::new(0));
+    let store = Dying { memory: memory.clone(), saves, turnstile: gate };
+    let session = session(&server, store, &Logouts::default());
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    let alice = memory.load().unwrap().unwrap();
+    let login = log_in(&session, tokens(&server.log_in("bob")));
+    assert!(soon(login).await.unwrap().unwrap_err().tokens().is_some());
+    turnstile.open();
+    soon(session.drain()).await;
+    assert_eq!(memory.load().unwrap().unwrap().as_bytes(), alice.as_bytes());
+    assert!(session.is_logged_in().await.unwrap());
 }
 
 #[tokio::test]

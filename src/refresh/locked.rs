@@ -205,14 +205,15 @@ impl Locked {
             let goes_on = Arc::clone(&core);
             // Where no thread can be had, the session is closing.
             let _ = core.thread.spawn(async move {
-                let landed = late.landed().await;
+                late.over().await;
                 // Look again: much may have happened since it was begun.
                 if let Some(tokens) = self.tokens.clone()
                     && goes_on.is_out(&tokens.login).await
                 {
                     goes_on.logged_out_elsewhere(&tokens);
                 }
-                if landed && let Undo::Restore { login, before } = undo {
+                // Whatever it has come to: a save that failed may have been done all the same.
+                if let Undo::Restore { login, before } = undo {
                     let name = login.clone();
                     let take_back = move |kept: &Kept| kept.take_back(&name, &before);
                     if self.write(&goes_on, Undo::Nothing, take_back).await.is_err() {

@@ -50,9 +50,9 @@ impl LateWrite {
         Self(Box::pin(async move { answer.await.unwrap_or_else(|_| Err(gone())).map(drop) }))
     }
 
-    /// Whether it has landed, once it is over. That may be never.
-    pub(crate) async fn landed(self) -> bool {
-        self.0.await.is_ok()
+    /// Waits until it has landed or failed, which may be never.
+    pub(crate) async fn over(self) {
+        let _ = self.0.await;
     }
 }
 
@@ -418,7 +418,7 @@ mod tests {
         assert!(error.is_store() && second.is_none());
         assert_eq!(Arc::strong_count(&held), 2);
         drop(go);
-        assert!(first.unwrap().landed().await);
+        first.unwrap().over().await;
         assert_eq!(Arc::strong_count(&held), 1);
     }
 
@@ -442,7 +442,7 @@ mod tests {
         assert!(thread.read(|_| Ok(())).await.unwrap_err().is_store(), "behind the write");
         assert_eq!(thread.left_alone.load(Ordering::SeqCst), 0);
         drop(go);
-        assert!(late.landed().await);
+        late.over().await;
     }
 
     #[tokio::test(start_paused = true)]
