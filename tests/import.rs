@@ -64,6 +64,29 @@ async fn an_import_that_failed_can_be_made_again() {
 }
 
 #[tokio::test]
+async fn an_import_whose_save_hangs_is_not_made_again_beside_the_one_that_lands() {
+    let t = User::new();
+    let (session, issued) = (t.program(), t.server.log_in("alice"));
+    let save = t.vault.park_next(Call::Save);
+    assert!(session.import(tokens(&issued)).await.unwrap_err().is_store());
+    // The program ends, then it lands; another one goes on with it.
+    tokio::task::spawn_blocking(|| drop(session)).await.unwrap();
+    save.open();
+    let next = t.program();
+    while !next.is_logged_in().await.unwrap_or(false) {
+        support::steps::after_a_second().await;
+    }
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&next).await.unwrap(), 200);
+
+    assert!(!t.program().import(tokens(&issued)).await.unwrap());
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+#[tokio::test]
 async fn the_note_of_it_holds_no_token() {
     let t = User::new();
     let issued = t.server.log_in("alice");

@@ -67,12 +67,13 @@ impl Core {
         let result = match self.take(&mut locked, once).await {
             Ok(true) => {
                 let result = self.log_in_locked(&mut locked, &login, attempt).await;
-                if let (Err(_), Some(once)) = (&result, once.map(str::to_owned)) {
+                if let (Err(NotMade { is_gone: true, .. }), Some(once)) = (&result, once) {
+                    let once = once.to_owned();
                     // Left as taken, it is refused where it could have been used, and no more.
                     let forget = locked.holding(move |kept: &Kept| kept.forget_imported(&once));
                     let _ = self.store.beside(forget).await;
                 }
-                result.map(|()| true)
+                result.map(|()| true).map_err(|not_made| not_made.error)
             }
             result => result,
         };
@@ -104,7 +105,7 @@ impl Core {
         locked: &mut Locked,
         login: &LoginId,
         attempt: &Attempt,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NotMade> {
         let Attempt { response, login: kind, logouts, received } = attempt;
         let is_asked_for = || match kind {
             Login::Again(epoch) => self.state.epoch() == *epoch,
@@ -116,7 +117,7 @@ impl Core {
         if let Login::Again(_) = kind {
             // Look again: another program may have asked the same person, and been quicker.
             match self.read_store_locked(locked).await {
-                Err(error) if error.is_transient() => return Err(error),
+                Err(error) if error.is_transient() => return Err(error.into()),
                 // What can't be read is replaced, or not, below.
                 Ok(_) | Err(_) => {}
             }
@@ -142,8 +143,8 @@ impl Core {
                     saved => saved,
                 };
                 if let Err(error) = saved {
-                    self.take_back(locked, login, &before).await;
-                    return Err(error);
+                    let is_gone = self.take_back(locked, login, &before).await;
+                    return Err(NotMade { error, is_gone });
                 }
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
@@ -151,7 +152,7 @@ impl Core {
                 // What a person was asked for, the program does not have.
                 let not_given_back = matches!(kind, Login::Again(_)).then_some(&*tokens);
                 self.never_began(login, not_given_back);
-                return Err(Error::logged_out(Some(LogoutReason::Requested)));
+                return Err(Error::logged_out(Some(LogoutReason::Requested)).into());
             }
             // Fails where the store was read meanwhile and brought news: they are old now.
             let epoch = tokens.epoch;
@@ -174,16 +175,19 @@ impl Core {
     }
 
     /// A save that failed may have been done all the same: what was there before shall be there.
-    async fn take_back(&self, locked: &mut Locked, login: &LoginId, before: &Arc<Before>) {
+    /// Whether it is.
+    async fn take_back(&self, locked: &mut Locked, login: &LoginId, before: &Arc<Before>) -> bool {
         // One that goes on is taken back when it lands.
         if locked.is_free(self).is_err() {
-            return;
+            return false;
         }
         let (name, before) = (login.clone(), Arc::clone(before));
         let take_back = move |kept: &Kept| kept.take_back(&name, &before);
-        if locked.write(self, Undo::Nothing, take_back).await.is_err() {
+        let is_back = locked.write(self, Undo::Nothing, take_back).await.is_ok();
+        if !is_back {
             self.never_began(login, None);
         }
+        is_back
     }
 
     pub(crate) fn unborn(&self) -> MutexGuard<'_, VecDeque<LoginId>> {
@@ -228,6 +232,20 @@ struct Attempt {
     /// How many logouts there were when it began.
     logouts: u64,
     received: Moment,
+}
+
+/// Why there is no login.
+struct NotMade {
+    error: Error,
+    /// Nothing of it is left that a program could find in the store.
+    is_gone: bool,
+}
+
+impl From<Error> for NotMade {
+    /// Before anything was saved, or with what was saved noted as over.
+    fn from(error: Error) -> Self {
+        Self { error, is_gone: true }
+    }
 }
 
 /// Logins that failed and might still turn up in the store: one or two on a bad day.
