@@ -25,7 +25,7 @@ pub enum Event {
     /// and no other refresh is made meanwhile: if the program ends before the store works again,
     /// the session may be lost.
     PersistFailed(Error),
-    /// New tokens could be stored after all.
+    /// New tokens could be made durable after all.
     Persisted,
     /// A server wants a stronger login for one resource (RFC 9470); its response carries
     /// [`StepUpRequired`](crate::StepUpRequired).

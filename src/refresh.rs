@@ -83,8 +83,8 @@ async fn attempt(
             locked.leave(core).await;
             Ok(Refreshed::New(tokens))
         }
-        Ok(Committed::Unsaved(tokens)) => {
-            let unsaved = Unsaved { locked, tokens: Arc::clone(&tokens) };
+        Ok(Committed::Unsaved(tokens, presented)) => {
+            let unsaved = Unsaved { locked, tokens: Arc::clone(&tokens), presented };
             Ok(Refreshed::Unsaved(tokens, unsaved))
         }
         Ok(Committed::Adopted(tokens)) => {
@@ -101,7 +101,8 @@ async fn attempt(
 enum Committed {
     Adopted(Arc<Tokens>),
     Saved(Arc<Tokens>),
-    Unsaved(Arc<Tokens>),
+    /// With what the refresh token was presented for.
+    Unsaved(Arc<Tokens>, Brief),
 }
 
 async fn refresh(
@@ -319,12 +320,7 @@ async fn commit(
     presented: Brief,
 ) -> Result<Committed, Error> {
     locked.brings(&tokens);
-    let record = Record::of(&tokens, &core.pin);
-    let keep = move |kept: &Kept| kept.keep(&record, &presented);
-    let kept = locked.write(core, Undo::Nothing, keep).await.unwrap_or(false);
-    if kept {
-        step("journaled");
-    }
+    let kept = keep(core, locked, &tokens, &presented).await;
     // Look again: a logout that came meanwhile wins. It is settled when the locks are left.
     if let Err(over) = core.tokens_of(tokens.epoch) {
         core.came_too_late(&tokens);
@@ -367,11 +363,30 @@ async fn commit(
             core.set_trouble(Some(error.clone()));
             core.emit(Event::PersistFailed(error));
             locked.give_up_soon();
-            return Ok(Committed::Unsaved(published));
+            return Ok(Committed::Unsaved(published, presented));
         }
         Ok(_) => {}
     }
     Ok(Committed::Saved(published))
+}
+
+/// Whether the journal has the answer to the refresh token of `presented`. It does not wait for the
+/// store, which may hang.
+fn keep<'a>(
+    core: &'a Core,
+    locked: &Locked,
+    tokens: &Tokens,
+    presented: &Brief,
+) -> impl Future<Output = bool> + use<'a> {
+    let (record, presented) = (Record::of(tokens, &core.pin), presented.clone());
+    let keep = locked.holding(move |kept: &Kept| kept.keep(&record, &presented));
+    async move {
+        let kept = core.store.is_journaled() && core.store.beside(keep).await.unwrap_or(false);
+        if kept {
+            step("journaled");
+        }
+        kept
+    }
 }
 
 async fn save(
@@ -389,6 +404,7 @@ async fn save(
 pub(crate) struct Unsaved {
     locked: Locked,
     tokens: Arc<Tokens>,
+    presented: Brief,
 }
 
 impl Unsaved {
@@ -399,6 +415,10 @@ impl Unsaved {
             // A logout ends the pause.
             let _ = within(pause, core.logged_out.notified()).await;
             pause = (pause * 2).min(SAVE_AGAIN_MAX);
+            if keep(core, &self.locked, &self.tokens, &self.presented).await {
+                core.emit(Event::Persisted);
+                break;
+            }
             match save(core, &mut self.locked, &self.tokens, Kept::commit).await {
                 Ok(Commit::Saved) => {
                     core.emit(Event::Persisted);

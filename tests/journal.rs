@@ -172,6 +172,65 @@ async fn an_answer_that_brings_nothing_of_use_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_store_that_begins_to_hang_during_the_exchange_keeps_the_answer_from_no_journal() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    let held = t.server.hold_answers(Route::Token);
+    let request = client(&session).get(t.server.api_url("things")).send();
+    let request = tokio::spawn(request);
+    soon(held.arrived(1)).await;
+    let hanging = t.vault.park_all();
+    // Somebody looks: the store's thread hangs, and nobody knows yet.
+    let looking = tokio::spawn({
+        let session = session.clone();
+        async move { session.status().await }
+    });
+    soon(hanging.arrived()).await;
+    held.release();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    // The program ends without having stored it.
+    looking.abort();
+    let _ = looking.await;
+    tokio::task::spawn_blocking(|| drop(session)).await.unwrap();
+    assert!(t.file("journal").is_some());
+    hanging.open();
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    let mut events = session.events();
+    t.server.expire_access_tokens();
+    t.vault.fail(&[Call::Save]);
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    let path = t.place("journal");
+    fs::create_dir(&path).unwrap();
+    held.release();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    let mut next = async || soon(events.next()).await.unwrap();
+    while !matches!(next().await, Event::PersistFailed(_)) {}
+    fs::remove_dir(&path).unwrap();
+    while !matches!(next().await, Event::Persisted) {}
+    assert!(path.is_file());
+
+    t.server.expire_access_tokens();
+    t.vault.fail(&[]);
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+    let current = t.server.current_refresh_token(issued.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&current));
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_read_or_written_stops_a_refresh_before_anything_is_sent() {
     // What is beside the lock, in turn: the journal, the mark, the room for both.
     for kind in ["journal", "mark", "room"] {

@@ -22,6 +22,7 @@ pub struct Vault {
     fails: Arc<Mutex<Vec<Call>>>,
     fails_once: Arc<Mutex<Option<Call>>>,
     parks: Arc<Mutex<Option<(Call, Turnstile)>>>,
+    parks_all: Arc<Mutex<Option<Turnstile>>>,
 }
 
 impl Vault {
@@ -42,6 +43,11 @@ impl Vault {
         turnstile
     }
 
+    /// Parks every call from now on until the turnstile is opened.
+    pub fn park_all(&self) -> Turnstile {
+        self.parks_all.lock().unwrap().insert(Turnstile::default()).clone()
+    }
+
     /// What it holds.
     pub fn text(&self) -> Option<String> {
         super::text(&self.memory)
@@ -50,6 +56,10 @@ impl Vault {
     fn ask(&self, call: Call) -> Result<(), StoreError> {
         let parked = self.parks.lock().unwrap().take_if(|(parks, _)| *parks == call);
         if let Some((_, turnstile)) = parked {
+            turnstile.pass();
+        }
+        let all = self.parks_all.lock().unwrap().clone();
+        if let Some(turnstile) = all {
             turnstile.pass();
         }
         let fails_once = self.fails_once.lock().unwrap().take_if(|fails| *fails == call).is_some();
