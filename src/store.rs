@@ -1,8 +1,8 @@
 //! Where a session's record is kept.
 //!
 //! [`TokenStore`] is the seam; [`KeychainStore`] is the default, [`MemoryStore`] for tests and
-//! demos, [`FileStore`] an explicit choice for hosts without a keychain. A store keeps one record, as it got it: what is in a
-//! record, and which of two is newer, is the session's business.
+//! demos, [`FileStore`] an explicit choice for hosts without a keychain. A store keeps one record,
+//! as it got it: what is in a record, and which of two is newer, is the session's business.
 
 pub(crate) mod durable;
 mod file;

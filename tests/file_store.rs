@@ -1,8 +1,7 @@
-//! A record in a file, and what becomes of a session whose store fails.
+//! A record in a file.
 
 mod support;
 
-use std::error::Error as StdError;
 use std::fs;
 #[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
@@ -10,20 +9,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use mock_server::{Fault, MockServer, Route, What};
-use reqwest_reauth::{
-    Event, FileStore, LogoutReason, MemoryStore, OAuth2Endpoint, Record, Session, Shared,
-    StoreError, TokenStore,
-};
+use mock_server::{MockServer, What};
+use reqwest_reauth::{FileStore, OAuth2Endpoint, Record, Session, Shared, StoreError, TokenStore};
 use support::{
-    AskingStore, Call, Logouts, Turnstile, builder, client, found, refresh_tokens_sent, soon, text,
-    tokens,
+    Logouts, builder, chain, client, found, refresh_tokens_sent, soon, tokens, wait_out,
 };
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 // The file.
 
@@ -298,204 +291,6 @@ async fn the_record_of_another_endpoint_or_client_is_told_and_nothing_is_sent() 
     }
 }
 
-// A store that fails after the exchange.
-
-#[tokio::test]
-async fn tokens_that_cannot_be_saved_are_in_use_and_saved_when_the_store_recovers() {
-    let server = MockServer::start();
-    let memory = MemoryStore::new();
-    let saves = Arc::new(AtomicUsize::new(0));
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: {
-            let saves = Arc::clone(&saves);
-            // The login's own, then two that fail.
-            move |call| match call {
-                Call::Save if [1, 2].contains(&saves.fetch_add(1, Ordering::SeqCst)) => {
-                    Err(StoreError::unavailable("the disk is full"))
-                }
-                _ => Ok(()),
-            }
-        },
-    };
-    let logouts = Logouts::default();
-    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
-    let issued = server.log_in("alice");
-    session.log_in(tokens(&issued)).await.unwrap();
-    let before = memory.load().unwrap().unwrap();
-    let mut events = session.events();
-    server.expire_access_tokens();
-    let client = client(&session);
-    let get = || async { soon(client.get(server.api_url("x")).send()).await.unwrap().status() };
-    assert_eq!(get().await, 200);
-    let Some(Event::PersistFailed(error)) = soon(events.next()).await else {
-        panic!("the program was not told");
-    };
-    assert!(error.is_store() && error.is_transient());
-    assert!(chain(&error).contains("the disk is full"));
-
-    // The old record is still there, and the new tokens are in use all the same.
-    assert_eq!(memory.load().unwrap().unwrap().as_bytes(), before.as_bytes());
-    assert_eq!(get().await, 200);
-    assert_eq!(server.counters().refreshes, 1);
-    assert!(matches!(soon(events.next()).await, Some(Event::Refreshed)));
-    assert!(matches!(soon(events.next()).await, Some(Event::Persisted)));
-    assert_eq!(saves.load(Ordering::SeqCst), 4);
-    let current = server.current_refresh_token(issued.family).unwrap();
-    assert!(text(&memory).unwrap().contains(&current));
-
-    // The next refresh goes on from there.
-    server.expire_access_tokens();
-    assert_eq!(get().await, 200);
-    assert_eq!(refresh_tokens_sent(&server), [issued.refresh_token, current]);
-    assert_eq!(server.counters().reuses, 0);
-    soon(session.drain()).await;
-    assert_eq!(logouts.all(), []);
-}
-
-#[tokio::test]
-async fn new_tokens_go_over_what_was_damaged_meanwhile_and_over_nothing_that_is_only_not_readable()
-{
-    type Failure = fn(&str) -> StoreError;
-    let damaged: Failure = |why| StoreError::corrupt(why);
-    let locked: Failure = |why| StoreError::locked(why);
-    for (failure, is_written) in [(damaged, true), (locked, false)] {
-        let (server, memory) = (MockServer::start(), MemoryStore::new());
-        let fails = Arc::new(AtomicBool::new(false));
-        let ask = {
-            let fails = Arc::clone(&fails);
-            move |call| match call {
-                Call::Load if fails.load(Ordering::SeqCst) => Err(failure("the test says so")),
-                _ => Ok(()),
-            }
-        };
-        let session = builder(&server).store(AskingStore { memory: memory.clone(), ask });
-        let session = session.build().unwrap();
-        let issued = server.log_in("alice");
-        session.log_in(tokens(&issued)).await.unwrap();
-        server.expire_access_tokens();
-        let hold = server.hold(Route::Token);
-        let meanwhile = async {
-            hold.arrived(1).await;
-            fails.store(true, Ordering::SeqCst);
-            hold.release();
-        };
-        let request = client(&session).get(server.api_url("x")).send();
-        let (response, ()) = soon(async { tokio::join!(request, meanwhile) }).await;
-        assert_eq!(response.unwrap().status(), 200);
-        let current = server.current_refresh_token(issued.family).unwrap();
-        let is_stored = || text(&memory).unwrap().contains(&current);
-        assert_eq!(is_stored(), is_written);
-        fails.store(false, Ordering::SeqCst);
-        soon(session.drain()).await;
-        assert!(is_stored());
-    }
-}
-
-#[tokio::test]
-async fn new_tokens_go_over_no_newer_ones() {
-    let (server, memory) = (MockServer::start(), MemoryStore::new());
-    let session = builder(&server).store(memory.clone()).build().unwrap();
-    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
-    server.expire_access_tokens();
-    let hold = server.hold(Route::Token);
-    // By a program that does not see our lock.
-    let meanwhile = async {
-        hold.arrived(1).await;
-        let record = text(&memory).unwrap();
-        let newer = record.replace(r#""generation":0"#, r#""generation":9"#);
-        assert_ne!(newer, record);
-        memory.save(&Record::from_bytes(newer.as_bytes())).unwrap();
-        hold.release();
-        newer
-    };
-    let request = client(&session).get(server.api_url("x")).send();
-    let (_, newer) = soon(async { tokio::join!(request, meanwhile) }).await;
-    soon(session.drain()).await;
-    assert_eq!(text(&memory), Some(newer));
-}
-
-#[tokio::test]
-async fn a_refresh_that_is_wanted_while_tokens_are_unsaved_waits_and_never_sends_the_spent_one() {
-    let server = MockServer::start();
-    let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
-    let (failed, mut failures) = watch::channel(0);
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: {
-            let broken = Arc::clone(&broken);
-            move |call| match call {
-                Call::Save if broken.load(Ordering::SeqCst) => {
-                    failed.send_modify(|count| *count += 1);
-                    Err(StoreError::locked("the store is locked"))
-                }
-                _ => Ok(()),
-            }
-        },
-    };
-    let session = builder(&server).store(store).build().unwrap();
-    let issued = server.log_in("alice");
-    session.log_in(tokens(&issued)).await.unwrap();
-    let mut events = session.events();
-    broken.store(true, Ordering::SeqCst);
-    server.expire_access_tokens();
-    let client = client(&session);
-    let get = || client.get(server.api_url("x")).send();
-    assert_eq!(soon(get()).await.unwrap().status(), 200);
-    assert!(matches!(soon(events.next()).await, Some(Event::PersistFailed(_))));
-    let unsaved = server.current_refresh_token(issued.family).unwrap();
-
-    // Not while the store is broken.
-    server.expire_access_tokens();
-    let hold = server.hold_answers(Route::Api);
-    let waiting = tokio::spawn(get());
-    hold.arrived(1).await;
-    hold.release();
-    let before = *failures.borrow();
-    soon(failures.wait_for(|count| *count >= before + 2)).await.unwrap();
-    assert!(!waiting.is_finished());
-    assert_eq!(server.counters().token_requests, 1);
-
-    broken.store(false, Ordering::SeqCst);
-    assert_eq!(soon(waiting).await.unwrap().unwrap().status(), 200);
-    assert_eq!(refresh_tokens_sent(&server), [issued.refresh_token, unsaved]);
-    assert_eq!(server.counters().reuses, 0);
-    assert!(server.family_alive(issued.family));
-}
-
-#[tokio::test]
-async fn a_logout_while_tokens_are_unsaved_ends_the_saving() {
-    let server = MockServer::start();
-    let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: {
-            let broken = Arc::clone(&broken);
-            move |call| match call {
-                Call::Save if broken.load(Ordering::SeqCst) => {
-                    Err(StoreError::unavailable("the disk is full"))
-                }
-                _ => Ok(()),
-            }
-        },
-    };
-    let session = builder(&server).store(store).build().unwrap();
-    let issued = server.log_in("alice");
-    session.log_in(tokens(&issued)).await.unwrap();
-    broken.store(true, Ordering::SeqCst);
-    server.expire_access_tokens();
-    let request = client(&session).get(server.api_url("x")).send();
-    assert_eq!(soon(request).await.unwrap().status(), 200);
-    soon(session.log_out()).await.unwrap();
-    assert!(memory.load().unwrap().is_none());
-    assert!(!session.is_logged_in().await.unwrap());
-    assert!(!server.family_alive(issued.family));
-    // The store is free for the next login.
-    broken.store(false, Ordering::SeqCst);
-    soon(session.log_in(tokens(&server.log_in("bob")))).await.unwrap();
-    assert!(memory.load().unwrap().is_some());
-}
-
 /// A file that can be read and, for now, not replaced, though there can be others beside it: a
 /// mount point of its own, or one made immutable.
 struct Stuck {
@@ -579,169 +374,6 @@ async fn a_link_in_place_of_the_file_is_an_error_and_no_logout_wherever_it_leads
     assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token]);
 }
 
-// A store that can't be read.
-
-#[tokio::test]
-async fn a_store_that_cannot_be_read_for_now_logs_nobody_out_and_sends_nothing() {
-    let server = MockServer::start();
-    let (memory, broken) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
-    let store = AskingStore {
-        memory,
-        ask: {
-            let broken = Arc::clone(&broken);
-            move |call| match call {
-                Call::Load if broken.load(Ordering::SeqCst) => {
-                    Err(StoreError::locked("unlock it first"))
-                }
-                _ => Ok(()),
-            }
-        },
-    };
-    let logouts = Logouts::default();
-    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
-    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
-    broken.store(true, Ordering::SeqCst);
-    server.expire_access_tokens();
-    let client = client(&session);
-    let get = || client.get(server.api_url("x")).send();
-    let error = soon(get()).await.unwrap_err();
-    let error = found(&error);
-    assert!(error.is_store() && error.is_transient() && !error.is_logged_out(), "{error:?}");
-    assert!(chain(error).contains("unlock it first"));
-    assert_eq!(server.counters().token_requests, 0);
-
-    broken.store(false, Ordering::SeqCst);
-    wait_out(error.retry_after()).await;
-    assert_eq!(soon(get()).await.unwrap().status(), 200);
-    assert_eq!(server.counters().token_requests, 1);
-    soon(session.drain()).await;
-    assert_eq!(logouts.all(), []);
-}
-
-#[tokio::test]
-async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks_no_exit() {
-    let server = MockServer::start();
-    let turnstile = Turnstile::default();
-    let store = AskingStore {
-        memory: MemoryStore::new(),
-        ask: {
-            let turnstile = turnstile.clone();
-            move |_| {
-                turnstile.pass();
-                Ok(())
-            }
-        },
-    };
-    let session = builder(&server).store(store).build().unwrap();
-    let started = Instant::now();
-    let asked = async { session.is_logged_in().await.unwrap_err() };
-    let requested = async { client(&session).get(server.api_url("x")).send().await.unwrap_err() };
-    let (asked, requested) = soon(async { tokio::join!(asked, requested) }).await;
-    let took = started.elapsed();
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
-    for error in [&asked, found(&requested)] {
-        assert!(error.is_store() && error.is_transient(), "{error:?}");
-        assert!(!error.is_logged_out(), "{error:?}");
-        assert!(chain(error).contains("the store of the test"), "{}", chain(error));
-    }
-    // One call is under way, and no second one was begun behind it.
-    let started = Instant::now();
-    soon(session.drain()).await;
-    drop(session);
-    let took = started.elapsed();
-    assert!(took < Duration::from_secs(1), "the end of the program waits for {took:?}");
-    turnstile.open();
-    assert_eq!(server.counters().api_requests, 0);
-}
-
-#[tokio::test]
-async fn a_login_into_a_store_that_hangs_gives_its_tokens_back() {
-    let server = MockServer::start();
-    let memory = MemoryStore::new();
-    let turnstile = Turnstile::default();
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: {
-            let turnstile = turnstile.clone();
-            move |_| {
-                turnstile.pass();
-                Ok(())
-            }
-        },
-    };
-    let session = builder(&server).store(store).build().unwrap();
-    let error = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
-    assert!(error.is_store() && error.is_transient() && error.tokens().is_some(), "{error:?}");
-    // It answers again: a second try works.
-    turnstile.open();
-    let tokens = error.tokens().unwrap().clone();
-    soon(session.log_in(tokens)).await.unwrap();
-    let request = client(&session).get(server.api_url("x")).send();
-    assert_eq!(soon(request).await.unwrap().status(), 200);
-}
-
-#[tokio::test]
-async fn a_store_that_panics_is_a_transient_error_and_works_when_it_stops() {
-    let server = MockServer::start();
-    let broken = Arc::new(AtomicBool::new(true));
-    let store = AskingStore {
-        memory: MemoryStore::new(),
-        ask: {
-            let broken = Arc::clone(&broken);
-            move |_| {
-                assert!(!broken.load(Ordering::SeqCst), "the store's own trouble");
-                Ok(())
-            }
-        },
-    };
-    let session = builder(&server).store(store).build().unwrap();
-    let login = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
-    assert!(login.tokens().is_some());
-    let request = client(&session).get(server.api_url("x")).send();
-    let requested = soon(request).await.unwrap_err();
-    let asked = soon(session.is_logged_in()).await.unwrap_err();
-    for error in [&login, found(&requested), &asked] {
-        assert!(error.is_store() && error.is_transient(), "{error:?}");
-        assert!(chain(error).contains("panicked"), "{}", chain(error));
-    }
-    broken.store(false, Ordering::SeqCst);
-    soon(session.log_in(login.tokens().unwrap().clone())).await.unwrap();
-    let request = client(&session).get(server.api_url("x")).send();
-    assert_eq!(soon(request).await.unwrap().status(), 200);
-}
-
-#[tokio::test]
-async fn invalid_grant_ends_the_session_even_if_the_store_cannot_be_cleared() {
-    let server = MockServer::start();
-    let memory = MemoryStore::new();
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: |call| match call {
-            Call::Clear => Err(StoreError::unavailable("it is read-only today")),
-            _ => Ok(()),
-        },
-    };
-    let logouts = Logouts::default();
-    let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
-    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
-    let fault = Fault::status(400).json(&serde_json::json!({"error": "invalid_grant"}));
-    server.on_next(Route::Token, 1, fault);
-    server.expire_access_tokens();
-    let client = client(&session);
-    for _ in 0..2 {
-        let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
-        assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
-    }
-    // Its record is still there, and is read again after a second.
-    assert!(memory.load().unwrap().is_some());
-    tokio::time::sleep(Duration::from_millis(1050)).await;
-    let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
-    assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
-    assert_eq!(server.counters().token_requests, 1);
-    soon(session.drain()).await;
-    assert_eq!(logouts.all(), [LogoutReason::Revoked]);
-}
-
 /// A place for a file, whose directory is missing, and a server.
 struct Files {
     server: MockServer,
@@ -773,7 +405,6 @@ impl Files {
         assert_eq!(self.server.counters().refreshes, before + 1);
     }
 
-    /// What is in the file's directory.
     /// What is there beside the lock, which stays.
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path.parent().unwrap()).unwrap();
@@ -795,19 +426,4 @@ impl Files {
 #[cfg(unix)]
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-/// What an error says, with its causes.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut link = error.source();
-    while let Some(cause) = link {
-        text += &format!(": {cause}");
-        link = cause.source();
-    }
-    text
-}
-
-async fn wait_out(cooldown: Option<Duration>) {
-    tokio::time::sleep(cooldown.unwrap_or_default()).await;
 }

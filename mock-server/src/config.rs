@@ -84,7 +84,8 @@ impl Builder {
         self
     }
 
-    /// Answers more than `max` requests in `per` at `/token` and `/refresh-token` (counted together) with 429; default no limit.
+    /// Answers more than `max` requests in `per` at `/token` and `/refresh-token`, counted
+    /// together, with 429; default no limit.
     ///
     /// The answer has a `Retry-After` in whole seconds, after which there is room again.
     pub fn rate_limit(mut self, max: u32, per: Duration) -> Self {

@@ -136,9 +136,9 @@ impl SessionBuilder {
     ///
     /// It is called on a thread and a runtime of its own, and may block. A login that comes from
     /// elsewhere meanwhile, a logout, and the end of the session drop its future, and tokens that
-    /// it brings all the same are revoked; the end of the program does not wait for it. Requests that it makes through the session itself fail as
-    /// logged out. It lives as long as the session: one that holds the session keeps it alive for
-    /// ever.
+    /// it brings all the same are revoked; the end of the program does not wait for it. Requests
+    /// that it makes through the session itself fail as logged out. It lives as long as the
+    /// session: one that holds the session keeps it alive for ever.
     ///
     /// ```
     /// # #[cfg(feature = "login")] {

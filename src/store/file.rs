@@ -22,8 +22,8 @@ use crate::store::{Record, Shared, StoreError, TokenStore, durable};
 /// error, as programs that name the file by the link and by itself would not see each other. A
 /// damaged record that a login replaces is kept aside, as `NAME.damaged`, until a logout.
 /// `NAME.lock` is what the programs that share the file take turns by; it is never removed. What
-/// else they note for each other (`NAME.mark`, `.room`, `.trace`, `.imported`, `.….out`, `.….refused`) holds no
-/// token.
+/// else they note for each other (`NAME.mark`, `.room`, `.trace`, `.imported`, `.….out`,
+/// `.….refused`) holds no token.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,

@@ -236,6 +236,22 @@ where
     }
 }
 
+/// What an error says, with its causes.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut link = error.source();
+    while let Some(cause) = link {
+        text += &format!(": {cause}");
+        link = cause.source();
+    }
+    text
+}
+
+/// Until the session may try again.
+pub async fn wait_out(cooldown: Option<Duration>) {
+    tokio::time::sleep(cooldown.unwrap_or_default()).await;
+}
+
 /// Parks threads where a store's code calls it, until the test lets them go.
 #[derive(Clone, Default)]
 pub struct Turnstile(Arc<Parked>);
