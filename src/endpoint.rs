@@ -115,7 +115,7 @@ pub(crate) enum Outcome {
     Busy(Option<Duration>),
     /// The server refused the request, not the token.
     Misconfigured,
-    /// A refusal without a word of why: the token may be spent.
+    /// A refusal for no known reason: the token may be spent.
     Unreadable,
     /// An answer that means nothing known: the token may be spent.
     Unexpected,
@@ -157,8 +157,8 @@ impl RefreshError {
         Self::new(Outcome::Unexpected, message)
     }
 
-    /// A refusal that says nothing readable: transient, but the third in a row means that a login
-    /// is [required](crate::Error::is_login_required). The tokens are kept.
+    /// A refusal for no known reason: transient, but the third in a row means that a login is
+    /// [required](crate::Error::is_login_required). The tokens are kept.
     pub(crate) fn unreadable(message: impl Into<String>) -> Self {
         Self::new(Outcome::Unreadable, message)
     }
@@ -168,8 +168,9 @@ impl RefreshError {
     /// `invalid_grant` in a JSON body is [`rejected`](Self::rejected); 500, 502, 503 and 504 are
     /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
     /// the other error codes of RFC 6749 §5.2, RFC 8707's `invalid_target`, redirects, 404, 405 and
-    /// 410 are [`misconfigured`](Self::misconfigured); anything else is [`unexpected`](Self::unexpected), and the third 4xx in a row whose body is empty
-    /// or not JSON makes a login [required](crate::Error::is_login_required).
+    /// 410 are [`misconfigured`](Self::misconfigured); anything else is
+    /// [`unexpected`](Self::unexpected), and the third 4xx in a row without an error code, or with
+    /// one that nobody knows, makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         answer::refusal(TOKEN_ENDPOINT, status, headers, body, &[])
     }

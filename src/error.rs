@@ -139,8 +139,8 @@ impl Error {
     }
 
     /// The server refuses the access token, and the session has no refresh token to get another;
-    /// or the token endpoint has refused three refreshes in a row without saying why. A new login
-    /// helps. Nothing was cleared.
+    /// or the token endpoint has refused three refreshes in a row without saying why, or for a
+    /// reason that nobody knows. A new login helps. Nothing was cleared.
     pub fn is_login_required(&self) -> bool {
         matches!(self.inner.kind, Kind::LoginRequired(_))
     }
@@ -207,8 +207,8 @@ impl Error {
         Self::new(Kind::LoginRequired(what), None)
     }
 
-    pub(crate) fn refused_without_a_reason(cause: RefreshError) -> Self {
-        let what = "the token endpoint keeps refusing to refresh without saying why: log in";
+    pub(crate) fn refused_for_no_known_reason(cause: RefreshError) -> Self {
+        let what = "the token endpoint keeps refusing to refresh for no known reason: log in";
         Self::new(Kind::LoginRequired(what), Some(cause.into()))
     }
 

@@ -234,7 +234,7 @@ impl fmt::Debug for ReplayBody {
 pub struct NotReplayed;
 
 /// A response extension on a 401: the session has no refresh token, or the token endpoint keeps
-/// refusing to refresh without saying why. Only a new login helps.
+/// refusing to refresh for no known reason. Only a new login helps.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LoginRequired;

@@ -187,7 +187,7 @@ async fn refresh(
         _ => {}
     }
     if unreadable >= UNREADABLE_MAX {
-        return Err(Error::refused_without_a_reason(error));
+        return Err(Error::refused_for_no_known_reason(error));
     }
     let error = Error::refresh(error);
     if error.is_transient() {
@@ -457,7 +457,7 @@ const PREPARE: Duration = Duration::from_secs(120);
 /// One whole transaction of somebody else (exchange, replay, store), and half of another.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(65);
 
-/// A server that says no three times without a reason will not say yes: the user has to log in,
+/// A server that says no three times for no known reason will not say yes: the user has to log in,
 /// though nothing is known to be over.
 const UNREADABLE_MAX: u32 = 3;
 

@@ -1,9 +1,10 @@
-//! A token endpoint that refuses without a readable reason.
+//! A token endpoint that refuses without a reason, or for one that nobody knows.
 
 mod support;
 
 use mock_server::{Fault, Route};
 use reqwest_reauth::{Error, LoginRequired};
+use serde_json::json;
 use support::{Fixture, found, soon, tokens};
 
 const HTML: &str = "<html><body>no</body></html>";
@@ -41,6 +42,41 @@ async fn the_third_unreadable_refusal_in_a_row_asks_for_a_login_and_clears_nothi
 }
 
 #[tokio::test]
+async fn a_reason_that_nobody_knows_is_none_and_one_that_means_later_asks_for_no_login() {
+    let unknown = [
+        json!({ "error": "interaction_required" }),
+        json!({ "error": "refresh_token_reused" }),
+        json!({ "error": "invalid_token" }),
+        json!({ "error": { "code": 400, "message": "TOKEN_EXPIRED" } }),
+        json!({ "message": "Unauthorized" }),
+    ];
+    for body in unknown {
+        let t = Fixture::new().await;
+        t.server.expire_access_tokens();
+        for _ in 0..2 {
+            let error = refused(&t, Fault::status(400).json(&body)).await;
+            assert!(error.is_transient() && !error.is_login_required(), "{body}: {error:?}");
+        }
+        t.server.on_next(Route::Token, 1, Fault::status(400).json(&body));
+        let response = soon(t.send("things")).await.unwrap();
+        assert_eq!(response.status(), 401, "{body}");
+        assert!(response.extensions().get::<LoginRequired>().is_some(), "{body}");
+        assert!(t.session.is_logged_in().await.unwrap(), "{body}");
+        assert!(t.record().is_some() && t.logouts.all().is_empty(), "{body}");
+        assert_eq!(t.server.counters().token_requests, 3, "{body}");
+    }
+    for code in ["slow_down", "temporarily_unavailable", "server_error", "authorization_pending"] {
+        let t = Fixture::new().await;
+        t.server.expire_access_tokens();
+        for _ in 0..3 {
+            let error = refused(&t, Fault::status(400).json(&json!({ "error": code }))).await;
+            assert!(error.is_transient() && !error.is_login_required(), "{code}: {error:?}");
+        }
+        assert_eq!(soon(t.get("things")).await.unwrap(), 200, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_comes_to_its_senses_is_used_again() {
     let t = Fixture::new().await;
     t.server.expire_access_tokens();
@@ -65,5 +101,5 @@ async fn an_answer_of_another_kind_between_them_starts_the_count_anew() {
     let error = refused(&t, Fault::status(403)).await;
     assert!(error.is_login_required() && !error.is_logged_out(), "{error:?}");
     let error = reqwest_middleware::Error::from(error);
-    assert!(found(&error).to_string().contains("without saying why"), "{error}");
+    assert!(found(&error).to_string().contains("for no known reason"), "{error}");
 }

@@ -8,7 +8,8 @@
 //! | 429, and 503 with `Retry-After` | busy |
 //! | 500, 502, 503, 504 | no answer: the token may be spent |
 //! | 3xx, 404, 405, 410 | misconfigured |
-//! | another 4xx whose body is empty or not JSON | unreadable: the third in a row asks for a login |
+//! | another 4xx with a JSON `"error"` that means "later" | unexpected |
+//! | another 4xx: no body, no JSON, no error code or an unknown one | unreadable: the third in a row asks for a login |
 //! | anything else | unexpected: the token may be spent |
 
 use std::time::{Duration, SystemTime};
@@ -59,9 +60,10 @@ pub(crate) fn refusal(
         retry_after_at(text, SystemTime::now())
     });
     let code = status.as_u16();
+    let error = error_code(body);
     // An error code counts where the server has judged the request: not on the way (5xx).
     if status.is_success() || status.is_client_error() && code != 429 {
-        match error_code(body).as_deref() {
+        match error.as_deref() {
             Some("invalid_grant") => {
                 return RefreshError::rejected(format!("{what} answered invalid_grant"));
             }
@@ -92,7 +94,7 @@ pub(crate) fn refusal(
         404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
         // Said by a proxy, or of the connection.
         407 | 408 => RefreshError::unexpected(message),
-        400..500 if serde_json::from_slice::<Value>(body).is_err() => {
+        400..500 if error.is_none_or(|error| !LATER.contains(&error.as_str())) => {
             RefreshError::unreadable(message)
         }
         _ => RefreshError::unexpected(message),
@@ -119,6 +121,10 @@ fn retry_after_at(text: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
 }
+
+/// They say nothing against the token: a login would not help (RFC 8628 §3.5, RFC 6749 §4.1.2.1).
+const LATER: &[&str] =
+    &["authorization_pending", "slow_down", "server_error", "temporarily_unavailable"];
 
 #[cfg(test)]
 mod tests {
@@ -147,11 +153,11 @@ mod tests {
             (400, &after("5"), refused, Rejected),
             (200, none, refused, Rejected),
             // not one
-            (400, none, r#"{"error":"INVALID_GRANT"}"#, Unexpected),
-            (400, none, r#"{"error":["invalid_grant"]}"#, Unexpected),
-            (400, none, r#"{"error":{"code":"invalid_grant"}}"#, Unexpected),
-            (400, none, r#"{"error_description":"invalid_grant"}"#, Unexpected),
-            (400, none, r#"["invalid_grant"]"#, Unexpected),
+            (400, none, r#"{"error":"INVALID_GRANT"}"#, Unreadable),
+            (400, none, r#"{"error":["invalid_grant"]}"#, Unreadable),
+            (400, none, r#"{"error":{"code":"invalid_grant"}}"#, Unreadable),
+            (400, none, r#"{"error_description":"invalid_grant"}"#, Unreadable),
+            (400, none, r#"["invalid_grant"]"#, Unreadable),
             (400, none, "error=invalid_grant", Unreadable),
             (400, none, "invalid_grant", Unreadable),
             (400, none, r#"{"error":"invalid_grant""#, Unreadable),
@@ -274,11 +280,24 @@ mod tests {
             (407, none, "", Unexpected),
             (408, none, "", Unexpected),
             (418, none, "", Unreadable),
-            (400, none, r#"{"error":"slow_down"}"#, Unexpected),
-            (400, none, r#"{"error":"temporarily_unavailable"}"#, Unexpected),
-            (400, none, r#"{"error":"refresh_token_reused"}"#, Unexpected),
+            (400, none, r#"{"error":"refresh_token_reused"}"#, Unreadable),
+            (400, none, r#"{"error":"interaction_required"}"#, Unreadable),
+            (400, none, r#"{"error":{"code":400,"message":"TOKEN_EXPIRED"}}"#, Unreadable),
+            (401, none, r#"{"error":"invalid_token"}"#, Unreadable),
+            (401, none, r#"{"message":"Unauthorized"}"#, Unreadable),
+            (403, none, "null", Unreadable),
+            (400, none, tokens, Unreadable),
+            (407, none, r#"{"error":"interaction_required"}"#, Unexpected),
+            (408, none, r#"{"error":"interaction_required"}"#, Unexpected),
+            (429, none, r#"{"error":"interaction_required"}"#, Busy(None)),
+            (404, none, r#"{"error":"interaction_required"}"#, Misconfigured),
+            (200, none, r#"{"error":"interaction_required"}"#, Unexpected),
             (500, none, tokens, NoAnswer),
-            (400, none, tokens, Unexpected),
+            // later
+            (400, none, r#"{"error":"slow_down"}"#, Unexpected),
+            (400, none, r#"{"error":"authorization_pending"}"#, Unexpected),
+            (400, none, r#"{"error":"temporarily_unavailable"}"#, Unexpected),
+            (403, none, r#"{"error":"server_error"}"#, Unexpected),
             (501, none, "", Unexpected),
             (599, none, "", Unexpected),
             // a 2xx without tokens
@@ -312,7 +331,7 @@ mod tests {
         assert_eq!(outcome(400, r#"{"error":"refresh_token_reused"}"#), Rejected);
         assert_eq!(outcome(401, r#"{"error":"invalid_client"}"#), Rejected, "as was asked for");
         assert_eq!(outcome(400, r#"{"error":"invalid_grant"}"#), Rejected);
-        assert_eq!(outcome(400, r#"{"error":"REFRESH_TOKEN_REUSED"}"#), Unexpected);
+        assert_eq!(outcome(400, r#"{"error":"REFRESH_TOKEN_REUSED"}"#), Unreadable);
         assert_eq!(outcome(500, r#"{"error":"refresh_token_reused"}"#), NoAnswer);
         assert_eq!(outcome(429, r#"{"error":"refresh_token_reused"}"#), Busy(None));
         assert_eq!(outcome(400, r#"{"error":"invalid_scope"}"#), Misconfigured);

@@ -22,13 +22,13 @@ use crate::token::{LoginId, Tokens};
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     http: Option<reqwest::Client>,
-    /// How often in a row a refresh of these tokens was refused without a readable reason.
+    /// How often in a row a refresh of these tokens was refused for no known reason.
     unreadable: Option<((u64, u64), u32)>,
 }
 
 impl Gate {
-    /// How many refreshes of these tokens in a row, this one included, were refused without a
-    /// readable reason.
+    /// How many refreshes of these tokens in a row, this one included, were refused for no known
+    /// reason.
     pub(crate) fn unreadable(&mut self, tokens: &Tokens, outcome: Outcome) -> u32 {
         let of = (tokens.epoch, tokens.generation);
         let before = self.unreadable.filter(|(before, _)| *before == of).map_or(0, |(_, n)| n);
