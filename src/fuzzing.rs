@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::Value;
 
 use crate::challenge::{self, Challenge};
 use crate::endpoint::{Outcome, RefreshError, ServerMetadata, classify};
@@ -35,8 +36,15 @@ pub fn challenge(input: &[u8]) {
     assert_eq!(challenge::read(&headers), Challenge::Refresh);
 }
 
-/// The body of a token response: what is taken from it can be used.
+/// The body of a token response: what is taken from it can be used, and a refresh token is found
+/// whatever is beside it.
 pub fn token_response(input: &[u8]) {
+    if let Ok(Value::Object(fields)) = serde_json::from_slice(input) {
+        let found = TokenResponse::read(input).map(|response| response.refresh_token);
+        let found = found.expect("an object").map(|token| token.expose().to_owned());
+        let told = fields.get("refresh_token").and_then(Value::as_str);
+        assert_eq!(found.as_deref(), told.filter(|token| !token.is_empty()));
+    }
     let Ok(response) = TokenResponse::parse(input) else {
         return;
     };
@@ -88,7 +96,7 @@ pub fn answer(input: &[u8]) {
         Ok(_) => assert!(status.is_success()),
         Err(error) if error.outcome() == Outcome::Rejected => {
             assert!(status.is_success() || status.is_client_error());
-            let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            let json: Value = serde_json::from_slice(body).unwrap_or_default();
             assert_eq!(json["error"], "invalid_grant");
         }
         Err(_) => {}
@@ -123,7 +131,7 @@ pub fn claims(input: &[u8]) {
     let claims = URL_SAFE_NO_PAD.encode(input);
     let answer = format!(r#"{{"access_token":"a","id_token":"e30.{claims}.x"}}"#);
     let subject = TokenResponse::parse(answer.as_bytes()).map(|response| response.subject);
-    let claims: serde_json::Value = serde_json::from_slice(input).unwrap_or_default();
+    let claims: Value = serde_json::from_slice(input).unwrap_or_default();
     let said = |name: &str| claims[name].as_str().map(str::to_owned);
     if let Ok(Some(subject)) = subject
         && let (Some(issuer), Some(who)) = (said("iss"), said("sub"))
@@ -142,7 +150,7 @@ pub fn notes(input: &[u8]) {
     for kind in ["mark", "trace", "journal", "imported"] {
         notes.write(kind, input).expect("in memory");
     }
-    let is_json = serde_json::from_slice::<serde_json::Value>(input).is_ok();
+    let is_json = serde_json::from_slice::<Value>(input).is_ok();
     let mark = Mark::of(&notes, &brief).expect("in memory");
     assert!(mark.is_some() || is_json);
     let newer = journal::newer(&notes, &key.expect("a key"), &brief).expect("in memory");
@@ -177,7 +185,7 @@ mod tests {
     const TEXT: &[&str] = &["\"a b\"", "\"\"", "\"\\u0000\"", "7", "null", ""];
     const TOKENS: &[Field] = &[
         ("access_token", &["\"at\"", "\"at\"", "\"at\"", "\"a\\nb\"", "\"\"", "7", ""]),
-        ("refresh_token", &["\"rt\"", "\"\"", "null", ""]),
+        ("refresh_token", &["\"rt\"", "\"\"", "7", "null", ""]),
         ("token_type", &["\"Bearer\"", "\"bearer\"", "", "\"mac\"", "7"]),
         ("expires_in", NUMBER),
         ("refresh_expires_in", NUMBER),

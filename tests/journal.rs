@@ -101,7 +101,9 @@ async fn a_save_that_hangs_is_no_loss_and_what_it_writes_at_last_is_in_time() {
 async fn a_rotated_refresh_token_is_kept_although_the_access_token_with_it_cannot_be_used() {
     let unusable = [
         Fault::rewrite(|body| body["access_token"] = "no\nheader".into()),
+        Fault::rewrite(|body| body["access_token"] = 7.into()),
         Fault::rewrite(|body| body["token_type"] = "mac".into()),
+        Fault::rewrite(|body| body["token_type"] = serde_json::json!(["Bearer"])),
         Fault::rewrite(|body| {
             body.as_object_mut().unwrap().remove("access_token");
         }),

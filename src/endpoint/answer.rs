@@ -130,6 +130,7 @@ const LATER: &[&str] =
 mod tests {
     use super::*;
     use crate::endpoint::Outcome;
+    use crate::token::Secret;
     use Outcome::{Busy, Misconfigured, NoAnswer, Rejected, Unexpected, Unreadable};
 
     #[test]
@@ -307,6 +308,14 @@ mod tests {
             (200, none, "{}", Unexpected),
             (200, none, "null", Unexpected),
             (200, none, r#"{"access_token":null}"#, Unexpected),
+            (200, none, r#"{"access_token":7}"#, Unexpected),
+            (200, none, r#"{"access_token":7,"refresh_token":["r"]}"#, Unexpected),
+            (
+                200,
+                none,
+                r#"{"access_token":7,"refresh_token":"r","error":"invalid_grant"}"#,
+                Rejected,
+            ),
             (200, none, r#"{"access_token":"a","token_type":"mac"}"#, Unexpected),
             (200, none, r#"{"access_token":"a"#, Unexpected),
         ];
@@ -344,6 +353,22 @@ mod tests {
             let body = br#"{"access_token":"a","expires_in":"60","error":null}"#;
             let response = classify(status, &HeaderMap::new(), body, &[]).unwrap();
             assert_eq!(response.expires_in, Some(Duration::from_secs(60)));
+        }
+    }
+
+    #[test]
+    fn a_rotated_refresh_token_is_taken_whatever_is_beside_it() {
+        for body in [
+            r#"{"access_token":7,"refresh_token":"r"}"#,
+            r#"{"access_token":{"value":"a"},"refresh_token":"r"}"#,
+            r#"{"access_token":"a","token_type":["Bearer"],"refresh_token":"r"}"#,
+            r#"{"refresh_token":"r","token_type":"mac","token_type":7,"access_token":"a"}"#,
+            r#"{"refresh_token":"q","access_token":"a","access_token":null,"refresh_token":"r"}"#,
+        ] {
+            let response = classify(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[]);
+            let response = response.unwrap();
+            assert!(response.check().is_err(), "{body}");
+            assert_eq!(response.refresh_token.as_ref().map(Secret::expose), Some("r"), "{body}");
         }
     }
 

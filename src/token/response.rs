@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, mem};
 
 use http::HeaderValue;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -100,9 +102,10 @@ impl TokenResponse {
     ///
     /// `token_type` may have any case or be absent; `expires_in` (seconds) may be a number or a
     /// string, and counts as unknown when absent, zero, negative or unreadable; the refresh
-    /// token's lifetime is `refresh_expires_in` or `refresh_token_expires_in`. Other fields are
-    /// ignored (RFC 6749 §5.1). UTF-16, in which programs keep text in Windows' Credential
-    /// Manager, is understood too.
+    /// token's lifetime is `refresh_expires_in` or `refresh_token_expires_in`. A refresh token that
+    /// isn't text is none; of what is said twice, the last counts. Other fields are ignored (RFC
+    /// 6749 §5.1). UTF-16, in which programs keep text in Windows' Credential Manager, is
+    /// understood too.
     ///
     /// # Errors
     /// The body isn't JSON, has no `access_token`, has one that no header can carry, or has a
@@ -125,30 +128,29 @@ impl TokenResponse {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err("the token response is not a JSON object".to_owned());
         }
-        let wire: Wire = serde_json::from_slice(body).map_err(|e| match e.classify() {
-            // Never the error's own text: it may quote the value.
-            serde_json::error::Category::Data => NO_ACCESS_TOKEN.to_owned(),
-            _ => "the token response is not JSON".to_owned(),
-        })?;
-        let is_other = |kind: &String| !kind.eq_ignore_ascii_case("bearer");
+        // Never the error's own text: it may quote the value.
+        let wire: Wire = serde_json::from_slice(body)
+            .map_err(|_| "the token response is not JSON".to_owned())?;
+        let is_bearer = match &wire.token_type.0 {
+            Value::Null => true,
+            Value::String(kind) => kind.eq_ignore_ascii_case("bearer"),
+            _ => false,
+        };
+        let access_token = wire.access_token.into_secret();
         Ok(Self {
-            unusable: match (&wire.access_token, &wire.token_type) {
+            unusable: match (&access_token, is_bearer) {
                 (None, _) => Some(NO_ACCESS_TOKEN),
-                (_, Some(kind)) if is_other(kind) => Some(OTHER_TYPE),
-                _ => None,
+                (Some(_), false) => Some(OTHER_TYPE),
+                (Some(_), true) => None,
             },
-            access_token: wire
-                .access_token
-                .map_or_else(|| Secret::new(""), SecretField::into_secret),
-            refresh_token: wire
-                .refresh_token
-                .filter(|token| !token.0.is_empty())
-                .map(SecretField::into_secret),
-            expires_in: wire.expires_in.as_ref().and_then(seconds),
-            refresh_expires_in: (wire.refresh_expires_in.as_ref().and_then(seconds))
-                .or_else(|| wire.refresh_token_expires_in.as_ref().and_then(seconds)),
-            scope: wire.scope.as_ref().and_then(Value::as_str).map(str::to_owned),
-            subject: wire.id_token.and_then(|token| id_token::subject(&token.0)),
+            access_token: access_token.unwrap_or_else(|| Secret::new("")),
+            refresh_token: (wire.refresh_token.into_secret())
+                .filter(|token| !token.expose().is_empty()),
+            expires_in: seconds(&wire.expires_in.0),
+            refresh_expires_in: seconds(&wire.refresh_expires_in.0)
+                .or_else(|| seconds(&wire.refresh_token_expires_in.0)),
+            scope: wire.scope.0.as_str().map(str::to_owned),
+            subject: wire.id_token.0.as_str().and_then(id_token::subject),
             server: None,
         })
     }
@@ -186,48 +188,97 @@ fn utf16_as_utf8(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     text.map(|text| Zeroizing::new(text.into_bytes()))
 }
 
-#[derive(Deserialize)]
+/// What is used of a response, whatever it is: a field of the wrong type costs none of the others.
+#[derive(Default)]
 struct Wire {
-    #[serde(default)]
-    access_token: Option<SecretField>,
-    #[serde(default)]
-    token_type: Option<String>,
-    #[serde(default)]
-    expires_in: Option<Value>,
-    #[serde(default)]
-    refresh_token: Option<SecretField>,
-    #[serde(default)]
-    refresh_expires_in: Option<Value>,
-    #[serde(default)]
-    refresh_token_expires_in: Option<Value>,
-    #[serde(default)]
-    scope: Option<Value>,
-    #[serde(default, deserialize_with = "text")]
-    id_token: Option<SecretField>,
+    access_token: Field,
+    token_type: Field,
+    expires_in: Field,
+    refresh_token: Field,
+    refresh_expires_in: Field,
+    refresh_token_expires_in: Field,
+    scope: Field,
+    id_token: Field,
 }
 
-/// Wiped if an error on a later field drops it.
 #[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Name {
+    AccessToken,
+    TokenType,
+    ExpiresIn,
+    RefreshToken,
+    RefreshExpiresIn,
+    RefreshTokenExpiresIn,
+    Scope,
+    IdToken,
+    #[serde(other)]
+    Other,
+}
+
+/// By hand, as a derived one fails where a name is said twice: here the last one counts.
+impl<'de> Deserialize<'de> for Wire {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Wire {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token response")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(name) = map.next_key()? {
+            let field = match name {
+                Name::AccessToken => &mut self.access_token,
+                Name::TokenType => &mut self.token_type,
+                Name::ExpiresIn => &mut self.expires_in,
+                Name::RefreshToken => &mut self.refresh_token,
+                Name::RefreshExpiresIn => &mut self.refresh_expires_in,
+                Name::RefreshTokenExpiresIn => &mut self.refresh_token_expires_in,
+                Name::Scope => &mut self.scope,
+                Name::IdToken => &mut self.id_token,
+                Name::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *field = map.next_value()?;
+        }
+        Ok(self)
+    }
+}
+
+/// Of any type, null where it is absent. Wiped when it is dropped: a token may be in it.
+#[derive(Default, Deserialize)]
 #[serde(transparent)]
-struct SecretField(String);
+struct Field(Value);
 
-impl SecretField {
-    fn into_secret(mut self) -> Secret {
-        Secret::new(std::mem::take(&mut self.0))
+impl Field {
+    /// What isn't text is none.
+    fn into_secret(mut self) -> Option<Secret> {
+        match &mut self.0 {
+            Value::String(text) => Some(Secret::new(mem::take(text))),
+            _ => None,
+        }
     }
 }
 
-impl Drop for SecretField {
+impl Drop for Field {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe(&mut self.0);
     }
 }
 
-/// What isn't text is ignored, as if it weren't there.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretField>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::String(text) => Ok(Some(SecretField(text))),
-        _ => Ok(None),
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -243,8 +294,7 @@ fn seconds(value: &Value) -> Option<Duration> {
         .and_then(usable)
 }
 
-const NO_ACCESS_TOKEN: &str =
-    "the token response has no access_token, or a field of the wrong type";
+const NO_ACCESS_TOKEN: &str = "the token response has no access_token, or one that is not text";
 const OTHER_TYPE: &str = "the token response has a token_type other than Bearer";
 
 fn usable(lifetime: Duration) -> Option<Duration> {
@@ -295,8 +345,8 @@ mod tests {
             let body = format!(r#"{{"access_token":"a","token_type":{kind}}}"#);
             assert!(TokenResponse::parse(body.as_bytes()).is_ok(), "{kind}");
         }
-        for kind in ["mac", "DPoP", "", "bearer "] {
-            let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
+        for kind in [r#""mac""#, r#""DPoP""#, r#""""#, r#""bearer ""#, "7", r#"["bearer"]"#, "{}"] {
+            let body = format!(r#"{{"access_token":"a","token_type":{kind}}}"#);
             let error = TokenResponse::parse(body.as_bytes()).unwrap_err();
             assert_eq!(error, "the token response has a token_type other than Bearer");
         }
@@ -321,6 +371,37 @@ mod tests {
             assert_eq!(response.refresh_expires_in, Some(Duration::from_secs(1800)));
             assert_eq!(response.refresh_token.unwrap().expose(), "r");
         }
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_costs_none_of_the_others_and_of_two_the_last_counts() {
+        let rows = [
+            (r#"{"access_token":7,"refresh_token":"r"}"#, "", Some("r")),
+            (r#"{"access_token":{"a":["b"]},"refresh_token":"r"}"#, "", Some("r")),
+            (r#"{"access_token":"a","token_type":{},"refresh_token":"r"}"#, "a", Some("r")),
+            (r#"{"access_token":"a","refresh_token":7}"#, "a", None),
+            (r#"{"access_token":"a","refresh_token":["r"]}"#, "a", None),
+            (
+                r#"{"refresh_token":"q","access_token":"b","refresh_token":"r","access_token":"a"}"#,
+                "a",
+                Some("r"),
+            ),
+            (r#"{"access_token":"a","access_token":null,"refresh_token":"r"}"#, "", Some("r")),
+            (r#"{"access_token":"a","scope":7,"id_token":{},"refresh_token":"r"}"#, "a", Some("r")),
+        ];
+        for (body, access, refresh) in rows {
+            let response = TokenResponse::read(body.as_bytes()).unwrap();
+            assert_eq!(response.access_token.expose(), access, "{body}");
+            assert_eq!(response.refresh_token.as_ref().map(Secret::expose), refresh, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_wiped_whatever_it_is() {
+        let mut value =
+            serde_json::json!({ "a": ["canary", { "b": "canary" }], "c": 7, "d": null });
+        wipe(&mut value);
+        assert_eq!(value, serde_json::json!({ "a": ["", { "b": "" }], "c": 7, "d": null }));
     }
 
     #[test]
