@@ -3,16 +3,22 @@
 mod support;
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mock_server::{Fault, MockServer, Recorded, Route};
+use reqwest::Client;
+use reqwest_middleware::ClientWithMiddleware;
 use reqwest_reauth::{
     BrowserLogin, ClientSecret, DeviceLogin, Error, FileStore, LogoutReason, MemoryStore,
-    OAuth2Endpoint, Session, TokenResponse,
+    OAuth2Endpoint, RefreshError, RefreshToken, Session, TokenEndpoint, TokenResponse,
 };
-use support::{Fixture, client, found, soon, tokens, tokens_without_expiry};
+use support::{Fixture, Turnstile, client, found, soon, tokens, tokens_without_expiry};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 
 /// Logs in with `endpoint` as it is set up by the test, and refreshes once.
@@ -118,6 +124,79 @@ async fn a_client_secret_is_asked_for_at_each_refresh_and_nobody_is_kept_out_mea
     server.expire_access_tokens();
     assert_eq!(get().await.unwrap().status(), 200);
     assert_eq!((server.counters().refreshes, asked.load(Ordering::SeqCst)), (2, 3));
+}
+
+/// An endpoint that tells when it is being made ready, and waits.
+struct Watched {
+    endpoint: OAuth2Endpoint,
+    waiting: UnboundedSender<()>,
+}
+
+#[async_trait]
+impl TokenEndpoint for Watched {
+    fn id(&self) -> String {
+        self.endpoint.id()
+    }
+
+    async fn refresh(
+        &self,
+        http: &Client,
+        token: &RefreshToken,
+    ) -> Result<TokenResponse, RefreshError> {
+        self.endpoint.refresh(http, token).await
+    }
+
+    async fn prepare(&self) -> Result<(), RefreshError> {
+        let mut ready = self.endpoint.prepare();
+        let begun = poll_fn(|context| Poll::Ready(ready.as_mut().poll(context))).await;
+        let _ = self.waiting.send(());
+        match begun {
+            Poll::Ready(result) => result,
+            Poll::Pending => ready.await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_needs_a_client_secret_that_is_being_asked_for_waits_for_the_same_answer() {
+    let server = MockServer::builder().client("my-cli", "s&cret").start().unwrap();
+    let (waiting, mut waits) = unbounded_channel();
+    let asked = Turnstile::default();
+    let secret = {
+        let asked = asked.clone();
+        ClientSecret::ask(move || {
+            asked.pass();
+            Ok("s&cret".to_owned())
+        })
+    };
+    let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli").client_secret(secret);
+    let mut clients = Vec::new();
+    for user in ["alice", "bob"] {
+        let endpoint = Watched { endpoint: endpoint.clone(), waiting: waiting.clone() };
+        let session = Session::builder("test", endpoint).origin(server.origin());
+        let session = session.store(MemoryStore::new()).build().unwrap();
+        session.log_in(tokens(&server.log_in(user))).await.unwrap();
+        clients.push(client(&session));
+    }
+    server.expire_access_tokens();
+    let get = |client: &ClientWithMiddleware| {
+        let request = client.get(server.api_url("things"));
+        async move { request.send().await.map(|response| response.status().as_u16()) }
+    };
+    let answered = async {
+        for _ in &clients {
+            waits.recv().await.unwrap();
+        }
+        asked.open();
+    };
+    let requests = support::join_all(clients.iter().map(get));
+    let (results, ()) = soon(async { tokio::join!(requests, answered) }).await;
+    assert_eq!(support::statuses(results), [200, 200]);
+    assert_eq!((server.counters().refreshes, asked.count()), (2, 1));
+    // The next one is asked anew.
+    server.expire_access_tokens();
+    assert_eq!(soon(get(&clients[0])).await.unwrap(), 200);
+    assert_eq!((server.counters().refreshes, asked.count()), (3, 2));
 }
 
 /// The error of a login whose client secret is not given before it has ended.
