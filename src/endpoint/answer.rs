@@ -8,15 +8,16 @@
 //! | 429, and 503 with `Retry-After` | busy |
 //! | 500, 502, 503, 504 | no answer: the token may be spent |
 //! | 3xx, 404, 405, 410 | misconfigured |
-//! | another 4xx with a JSON `"error"` that means "later" | unexpected |
-//! | another 4xx: no body, no JSON, no error code or an unknown one | unreadable: the third in a row asks for a login |
+//! | 2xx or another 4xx with a JSON `"error"` that means "later" | unexpected |
+//! | 2xx or another 4xx with one that nobody knows | unreadable: the third in a row asks for a login |
+//! | another 4xx: no body, no JSON or no error code | unreadable |
 //! | anything else | unexpected: the token may be spent |
 
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
+use serde::Deserialize;
 
 use crate::endpoint::{RefreshError, TOKEN_ENDPOINT};
 use crate::token::TokenResponse;
@@ -84,7 +85,9 @@ pub(crate) fn refusal(
         }
     }
     let message = format!("{what} answered {code}");
+    let is_later = error.as_deref().is_some_and(|error| LATER.contains(&error));
     match code {
+        200..300 if error.is_some() && !is_later => RefreshError::unreadable(message),
         429 => RefreshError::busy(message, retry_after),
         503 if retry_after.is_some() => RefreshError::busy(message, retry_after),
         500 | 502 | 503 | 504 => RefreshError::no_answer(message),
@@ -94,21 +97,23 @@ pub(crate) fn refusal(
         404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
         // Said by a proxy, or of the connection.
         407 | 408 => RefreshError::unexpected(message),
-        400..500 if error.is_none_or(|error| !LATER.contains(&error.as_str())) => {
-            RefreshError::unreadable(message)
-        }
+        400..500 if !is_later => RefreshError::unreadable(message),
         _ => RefreshError::unexpected(message),
     }
 }
 
 /// The `error` of an error response (RFC 6749 §5.2).
 pub(crate) fn error_code(body: &[u8]) -> Option<String> {
-    // A map, as a struct would be read from a JSON array too.
-    let mut fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
-    match fields.remove("error") {
-        Some(Value::String(error)) => Some(error),
-        _ => None,
+    /// Of that field alone, no copy is made of a token beside it.
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
     }
+
+    // It would be read from a JSON array too.
+    let is_object = body.trim_ascii_start().first() == Some(&b'{');
+    let refusal = is_object.then(|| serde_json::from_slice::<Refusal>(body).ok())?;
+    refusal.map(|refusal| refusal.error)
 }
 
 /// Both forms of `Retry-After` (RFC 9110 §10.2.3); a date that has passed is no wait.
@@ -292,7 +297,8 @@ mod tests {
             (408, none, r#"{"error":"interaction_required"}"#, Unexpected),
             (429, none, r#"{"error":"interaction_required"}"#, Busy(None)),
             (404, none, r#"{"error":"interaction_required"}"#, Misconfigured),
-            (200, none, r#"{"error":"interaction_required"}"#, Unexpected),
+            (200, none, r#"{"error":"bad_refresh_token"}"#, Unreadable),
+            (200, none, r#"{"error":"slow_down"}"#, Unexpected),
             (500, none, tokens, NoAnswer),
             // later
             (400, none, r#"{"error":"slow_down"}"#, Unexpected),
