@@ -33,7 +33,7 @@ pub(crate) use trace::{Failure, Known, Trace};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::endpoint::{Outcome, RefreshError, TokenEndpoint};
 use crate::error::Error;
@@ -213,9 +213,9 @@ async fn tell_the_others(
     earlier: u32,
 ) -> Error {
     // Read first: who waits as long as the error says must not find the note still in force.
-    let now = SystemTime::now();
-    let error = core.storm.failed_at(Instant::now(), current, error, earlier);
-    let until = now + error.retry_after().unwrap_or_default();
+    let now = Moment::now();
+    let error = core.storm.failed_at(now, current, error, earlier);
+    let until = now.wall + error.retry_after().unwrap_or_default();
     // One that can't be told asks for itself.
     let _ = locked.write(core, Undo::Nothing, move |kept| kept.note_failure(&brief, until)).await;
     error

@@ -27,14 +27,14 @@ pub(crate) use thread::Entered;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use crate::endpoint::TokenEndpoint;
 use crate::error::Error;
 use crate::event::Events;
 use crate::middleware::ReauthMiddleware;
 use crate::store::{Brief, Odd, Patience};
-use crate::token::{AccessToken, TokenResponse};
+use crate::token::{AccessToken, Moment, TokenResponse};
 
 /// One logged-in account at one authorization server, shared by everything in the program that
 /// talks to its API.
@@ -187,11 +187,12 @@ impl Session {
             Ok(odd) => (odd, core.trouble()),
             Err(error) => (Odd::default(), Some(error)),
         };
+        let now = Moment::now();
         let cooling = tokens
-            .and_then(|tokens| core.storm.cooling_at(Instant::now(), tokens))
+            .and_then(|tokens| core.storm.cooling_at(now, tokens))
             .and_then(|error| error.retry_after());
-        let now = SystemTime::now();
-        let cooling_elsewhere = odd.failure.as_ref().and_then(|failure| failure.holds(now, now));
+        let failure = odd.failure.as_ref();
+        let cooling_elsewhere = failure.and_then(|failure| failure.holds(now.wall, now.wall));
         Ok(Status {
             store: core.store.describe(),
             endpoint: core.endpoint.id(),

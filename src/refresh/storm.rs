@@ -30,7 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::token::{Birth, Tokens};
+use crate::token::{Birth, Moment, Tokens};
 
 pub(crate) struct Storm {
     min_refresh_interval: Duration,
@@ -265,7 +265,7 @@ impl Storm {
     /// error, with the wait until the next try.
     pub(crate) fn failed_at(
         &self,
-        now: Instant,
+        now: Moment,
         tokens: &Tokens,
         error: Error,
         known: u32,
@@ -283,7 +283,7 @@ impl Storm {
     }
 
     /// The failure that a refresh of `tokens` is still cooling down from.
-    pub(crate) fn cooling_at(&self, now: Instant, tokens: &Tokens) -> Option<Error> {
+    pub(crate) fn cooling_at(&self, now: Moment, tokens: &Tokens) -> Option<Error> {
         self.memory().cooldown.left_at(now, (tokens.epoch, tokens.generation))
     }
 
@@ -344,7 +344,7 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::token::{Identity, LoginId, Moment, TokenResponse};
+    use crate::token::{Identity, LoginId, TokenResponse};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -424,9 +424,9 @@ mod tests {
         storm.refreshes_at(now.mono, &accepted, Some(place("/b")));
         let withheld = || storm.withheld_at(now.mono, &accepted, Some(place("/b")));
         let other = Tokens { generation: 2, ..old(now) };
-        let _ = storm.failed_at(now.mono, &other, Error::timed_out(), 0);
+        let _ = storm.failed_at(now, &other, Error::timed_out(), 0);
         assert_eq!(withheld(), Some(10 * SECOND));
-        let _ = storm.failed_at(now.mono, &accepted, Error::timed_out(), 0);
+        let _ = storm.failed_at(now, &accepted, Error::timed_out(), 0);
         assert_eq!(withheld(), None);
     }
 
@@ -619,10 +619,10 @@ mod tests {
     fn a_refresh_that_succeeds_ends_the_cooldown() {
         let (storm, now) = (storm(), Moment::now());
         let asked = Error::timed_out().with_retry_after(Some(SECOND));
-        storm.failed_at(now.mono, &born(now), asked, 0);
-        assert!(storm.cooling_at(now.mono, &born(now)).is_some());
+        storm.failed_at(now, &born(now), asked, 0);
+        assert!(storm.cooling_at(now, &born(now)).is_some());
         storm.calm();
-        assert!(storm.cooling_at(now.mono, &born(now)).is_none());
+        assert!(storm.cooling_at(now, &born(now)).is_none());
     }
 
     #[test]
@@ -631,11 +631,11 @@ mod tests {
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
         storm.accepted(&alive, place("/good"));
         storm.refused_at(now.mono, &born(now), place("/a"));
-        storm.failed_at(now.mono, &alive, Error::timed_out().with_retry_after(Some(SECOND)), 0);
+        storm.failed_at(now, &alive, Error::timed_out().with_retry_after(Some(SECOND)), 0);
         (0..5).for_each(|_| storm.refreshed_at(now.mono, &alive, Some(place("/a"))));
         storm.forget();
         assert_eq!(storm.withheld_at(now.mono, &alive, Some(place("/a"))), None);
-        assert!(storm.cooling_at(now.mono, &alive).is_none());
+        assert!(storm.cooling_at(now, &alive).is_none());
         assert!(!storm.path_accepted(place("/good")));
     }
 

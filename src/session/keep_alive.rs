@@ -54,7 +54,7 @@ impl Core {
         let Some(wait) = due_in(&tokens, now) else {
             return TICK;
         };
-        let cooling = self.storm.cooling_at(now.mono, &tokens).and_then(|e| e.retry_after());
+        let cooling = self.storm.cooling_at(now, &tokens).and_then(|e| e.retry_after());
         let since = last.map(|last| now.mono.saturating_duration_since(last));
         let rest =
             since.map_or(Duration::ZERO, |since| self.storm.interval().saturating_sub(since));

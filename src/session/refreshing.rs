@@ -58,7 +58,7 @@ impl Core {
     /// What makes a refresh senseless for now: one that has just failed.
     pub(super) fn cooling(&self, refused: &Tokens) -> Option<Error> {
         let current = self.tokens_of(refused.epoch).ok()?;
-        self.storm.cooling_at(Instant::now(), &current)
+        self.storm.cooling_at(Moment::now(), &current)
     }
 
     fn start_refresh(
@@ -102,8 +102,7 @@ impl Core {
         result: Result<Refreshed, Error>,
         landing: Landing<Arc<Tokens>>,
     ) {
-        let now = Instant::now();
-        let told = Told { took: now - started, waiters: landing.waiters() };
+        let told = Told { took: started.elapsed(), waiters: landing.waiters() };
         let mut unsaved = None;
         let result = match result {
             Ok(Refreshed::Adopted(tokens)) => {
@@ -126,7 +125,7 @@ impl Core {
             Err(error) => {
                 let current = self.tokens_of(refused.epoch).ok();
                 let failed = current.as_deref().unwrap_or(refused);
-                let error = self.storm.failed_at(now, failed, error, 0);
+                let error = self.storm.failed_at(Moment::now(), failed, error, 0);
                 self.emit(Event::RefreshFailed(error.clone()));
                 Err(error)
             }

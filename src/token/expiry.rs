@@ -1,5 +1,6 @@
 //! When an access token ends, as far as this machine's clocks can tell.
 
+use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Both clocks at one instant: the wall clock is what may be stored, the monotonic one is what
@@ -13,6 +14,26 @@ pub(crate) struct Moment {
 impl Moment {
     pub(crate) fn now() -> Self {
         Self { wall: SystemTime::now(), mono: Instant::now() }
+    }
+
+    /// Whether both clocks say that `end` is still to come: the monotonic one may stand still while
+    /// the machine sleeps, and the other one can be set back.
+    pub(crate) fn is_before(self, end: Self) -> bool {
+        self.wall < end.wall && self.mono < end.mono
+    }
+
+    /// How long until `end`, by the clock that says it is sooner.
+    pub(crate) fn until(self, end: Self) -> Duration {
+        let wall = end.wall.duration_since(self.wall).unwrap_or_default();
+        wall.min(end.mono.saturating_duration_since(self.mono))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self { wall: self.wall + time, mono: self.mono + time }
     }
 }
 
@@ -39,8 +60,7 @@ pub(crate) struct Expiry {
 impl Expiry {
     /// The expiry of a token received just now.
     pub(crate) fn after(lifetime: Duration, received: Moment) -> Self {
-        let at = Moment { wall: received.wall + lifetime, mono: received.mono + lifetime };
-        Self::new(at, leeway(lifetime), received)
+        Self::new(received + lifetime, leeway(lifetime), received)
     }
 
     /// The expiry of a token that was received at `received`, perhaps by another process, and
@@ -62,10 +82,9 @@ impl Expiry {
     }
 
     pub(crate) fn freshness_at(&self, now: Moment) -> Freshness {
-        let is_before = |end: &Moment| now.wall < end.wall && now.mono < end.mono;
-        if is_before(&self.ahead) {
+        if now.is_before(self.ahead) {
             Freshness::Fresh
-        } else if is_before(&self.at) {
+        } else if now.is_before(self.at) {
             Freshness::Leeway
         } else {
             Freshness::Expired
@@ -74,8 +93,7 @@ impl Expiry {
 
     /// How long until the leeway begins, by the clock that says it is sooner.
     pub(crate) fn leeway_in(&self, now: Moment) -> Duration {
-        let wall = self.ahead.wall.duration_since(now.wall).unwrap_or_default();
-        wall.min(self.ahead.mono.saturating_duration_since(now.mono))
+        now.until(self.ahead)
     }
 }
 
@@ -158,9 +176,6 @@ mod tests {
     }
 
     fn later(from: Moment, ms: u64) -> Moment {
-        Moment {
-            wall: from.wall + Duration::from_millis(ms),
-            mono: from.mono + Duration::from_millis(ms),
-        }
+        from + Duration::from_millis(ms)
     }
 }

@@ -1,8 +1,9 @@
 //! The wait after a refresh that failed for now.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Error;
+use crate::token::Moment;
 
 /// The last refresh that failed, while none has succeeded since.
 #[derive(Default)]
@@ -12,7 +13,8 @@ struct Failed {
     /// Epoch and generation of the tokens whose refresh it was.
     of: (u64, u64),
     failures: u32,
-    until: Instant,
+    /// On both clocks: whichever comes first counts.
+    until: Moment,
     error: Error,
 }
 
@@ -21,7 +23,7 @@ impl Cooldown {
     /// programs as are `known`. The error, with the wait until the next try.
     pub(super) fn failed_at(
         &mut self,
-        now: Instant,
+        now: Moment,
         of: (u64, u64),
         error: Error,
         known: u32,
@@ -45,9 +47,9 @@ impl Cooldown {
     }
 
     /// The failure that a refresh of those tokens is still cooling down from.
-    pub(super) fn left_at(&self, now: Instant, of: (u64, u64)) -> Option<Error> {
-        let last = self.0.as_ref().filter(|last| last.of == of && now < last.until)?;
-        Some(last.error.clone().with_retry_after(Some(last.until - now)))
+    pub(super) fn left_at(&self, now: Moment, of: (u64, u64)) -> Option<Error> {
+        let last = self.0.as_ref().filter(|last| last.of == of && now.is_before(last.until))?;
+        Some(last.error.clone().with_retry_after(Some(now.until(last.until))))
     }
 }
 
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn failures_cool_down_for_200_ms_doubling_to_60_s_at_most_and_as_the_server_asks() {
-        let (mut cooldown, now) = (Cooldown::default(), Instant::now());
+        let (mut cooldown, now) = (Cooldown::default(), Moment::now());
         let mut cap = 200;
         for _ in 0..12 {
             let error = cooldown.failed_at(now, OURS, Error::timed_out(), 0);
@@ -101,8 +103,25 @@ mod tests {
     }
 
     #[test]
+    fn a_cooldown_ends_by_the_clock_that_says_it_is_sooner() {
+        let (mut cooldown, now) = (Cooldown::default(), Moment::now());
+        let asked = Error::timed_out().with_retry_after(Some(3600 * SECOND));
+        let _ = cooldown.failed_at(now, OURS, asked, 0);
+        let left = |now| cooldown.left_at(now, OURS).and_then(|error| error.retry_after());
+        // While the machine slept, only the wall clock went on.
+        let asleep = |time| Moment { wall: now.wall + time, mono: now.mono + SECOND };
+        assert_eq!(left(asleep(3599 * SECOND)), Some(SECOND));
+        assert_eq!(left(asleep(3600 * SECOND)), None);
+        // Set back by four hours: the other clock knows.
+        let back = now.wall - 4 * 3600 * SECOND;
+        let set_back = |time| Moment { wall: back, mono: now.mono + time };
+        assert_eq!(left(set_back(3599 * SECOND)), Some(SECOND));
+        assert_eq!(left(set_back(3600 * SECOND)), None);
+    }
+
+    #[test]
     fn failures_of_other_tokens_are_not_in_the_same_row() {
-        let (mut cooldown, now) = (Cooldown::default(), Instant::now());
+        let (mut cooldown, now) = (Cooldown::default(), Moment::now());
         let mut failures = |of, known| {
             let _ = cooldown.failed_at(now, of, Error::timed_out(), known);
             cooldown.0.as_ref().unwrap().failures
@@ -115,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_told_again_cools_down_again_unless_it_is_told_with_its_wait() {
-        let (mut cooldown, now) = (Cooldown::default(), Instant::now());
+        let (mut cooldown, now) = (Cooldown::default(), Moment::now());
         let trouble = Error::busy();
         for failures in 0..5 {
             let told = cooldown.failed_at(now, OURS, trouble.clone(), 0);
