@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Extensions, StatusCode, header};
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::refresh::Place;
 use crate::session::{Recovery, Session};
-use crate::token::Tokens;
+use crate::token::{Moment, Tokens};
 
 /// Attaches a session's token to requests, from [`Session::middleware`].
 ///
@@ -111,7 +111,7 @@ impl ReauthMiddleware {
             Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
         };
         let Some(mut replay) = spare.map(Spare::into_request) else {
-            core.storm.untold(Instant::now(), &fresh, place);
+            core.storm.untold(Moment::now(), &fresh, place);
             return Ok(marked(response, NotReplayed));
         };
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
@@ -122,7 +122,7 @@ impl ReauthMiddleware {
         patience.apply_to(&mut replay);
         let mut response = next.run(replay, extensions).await?;
         if self.is_refused(&mut response, &fresh, place) {
-            core.storm.refused_at(Instant::now(), &fresh, place);
+            core.storm.refused_at(Moment::now(), &fresh, place);
         } else if !is_busy(response.status()) {
             core.storm.tried(place);
         }

@@ -56,10 +56,10 @@ struct Memory {
 }
 
 impl Memory {
-    /// Until when 401s at `origin` lead to no refresh, where a new token was refused.
-    fn refusal_at(&self, now: Instant, origin: usize) -> Option<Instant> {
+    /// How much longer 401s at `origin` lead to no refresh, where a new token was refused.
+    fn refusal_at(&self, now: Moment, origin: usize) -> Option<Duration> {
         let refusal = self.refusals.iter().find(|refusal| refusal.place.origin == origin)?;
-        (now < refusal.until).then_some(refusal.until)
+        now.is_before(refusal.until).then(|| now.until(refusal.until))
     }
 
     /// Whether a 401 may tell of the token's end all the same: the origin has accepted it, and
@@ -85,7 +85,8 @@ impl Memory {
 struct Refusal {
     place: Place,
     times: u32,
-    until: Instant,
+    /// On both clocks: whichever comes first counts.
+    until: Moment,
 }
 
 impl Storm {
@@ -102,12 +103,12 @@ impl Storm {
     /// unknown where the 401 was not over HTTP.
     pub(crate) fn withheld_at(
         &self,
-        now: Instant,
+        now: Moment,
         tokens: &Tokens,
         place: Option<Place>,
     ) -> Option<Duration> {
         let mut memory = self.memory();
-        let age = tokens.received.map(|received| now.saturating_duration_since(received));
+        let age = tokens.received.map(|received| now.mono.saturating_duration_since(received));
         // How much longer the token is just born of a refresh.
         let young = age
             .and_then(|age| self.min_refresh_interval.checked_sub(age))
@@ -116,10 +117,10 @@ impl Storm {
         let is_suspect = || place.is_some_and(|place| memory.suspects.contains(&place));
         if !place_accepted {
             if let Some(place) = place
-                && let Some(until) = memory.refusal_at(now, place.origin)
+                && let Some(left) = memory.refusal_at(now, place.origin)
                 && (young.is_some() || !memory.may_probe(tokens, place))
             {
-                return Some(until - now);
+                return Some(left);
             }
             let accepted = place.is_some_and(|place| {
                 let on_trial = memory.trial == (tokens.epoch, tokens.generation)
@@ -136,11 +137,12 @@ impl Storm {
         {
             return Some(young);
         }
-        if !memory.counts_at(now, tokens, place) {
+        if !memory.counts_at(now.mono, tokens, place) {
             return None;
         }
-        let left =
-            |made: &Instant| BUDGET_WINDOW.saturating_sub(now.saturating_duration_since(*made));
+        let left = |made: &Instant| {
+            BUDGET_WINDOW.saturating_sub(now.mono.saturating_duration_since(*made))
+        };
         while memory.counted.front().is_some_and(|made| left(made).is_zero()) {
             memory.counted.pop_front();
         }
@@ -157,8 +159,8 @@ impl Storm {
 
     /// `tokens` came in place of some that were refused at `place`, and no replay will tell whether
     /// they are accepted there: the next request does.
-    pub(crate) fn untold(&self, now: Instant, tokens: &Tokens, place: Place) {
-        if !is_young(now, tokens) {
+    pub(crate) fn untold(&self, now: Moment, tokens: &Tokens, place: Place) {
+        if !is_young(now.mono, tokens) {
             return;
         }
         if let Some(places) = self.accepted.get(place.origin) {
@@ -187,7 +189,7 @@ impl Storm {
     }
 
     /// A refresh of `refused` begins, because of a 401 at `place`.
-    pub(crate) fn refreshes_at(&self, now: Instant, refused: &Tokens, place: Option<Place>) {
+    pub(crate) fn refreshes_at(&self, now: Moment, refused: &Tokens, place: Option<Place>) {
         let mut memory = self.memory();
         if let Some(place) = place
             && memory.refusal_at(now, place.origin).is_some()
@@ -197,10 +199,10 @@ impl Storm {
     }
 
     /// A refresh was made because of a 401 on `tokens` at `place`.
-    pub(crate) fn refreshed_at(&self, now: Instant, tokens: &Tokens, place: Option<Place>) {
+    pub(crate) fn refreshed_at(&self, now: Moment, tokens: &Tokens, place: Option<Place>) {
         let mut memory = self.memory();
-        if memory.counts_at(now, tokens, place) {
-            memory.counted.push_back(now);
+        if memory.counts_at(now.mono, tokens, place) {
+            memory.counted.push_back(now.mono);
         }
     }
 
@@ -232,8 +234,8 @@ impl Storm {
     }
 
     /// The replay with `tokens`, which a refresh had just brought, was refused at `place`.
-    pub(crate) fn refused_at(&self, now: Instant, tokens: &Tokens, place: Place) {
-        if !is_young(now, tokens) {
+    pub(crate) fn refused_at(&self, now: Moment, tokens: &Tokens, place: Place) {
+        if !is_young(now.mono, tokens) {
             // It may have ended by itself.
             return;
         }
@@ -249,9 +251,9 @@ impl Storm {
         let old = memory.refusals.iter().position(|r| r.place.origin == place.origin);
         let times = match old.map(|at| memory.refusals.swap_remove(at)) {
             // One of many that were sent at the same time.
-            Some(refusal) if now < refusal.until => return memory.refusals.push(refusal),
+            Some(refusal) if now.is_before(refusal.until) => return memory.refusals.push(refusal),
             // A bad day is over at some time.
-            Some(refusal) if now < refusal.until + REFUSAL_MAX => refusal.times + 1,
+            Some(refusal) if now.is_before(refusal.until + REFUSAL_MAX) => refusal.times + 1,
             Some(_) | None => 0,
         };
         let wait = (REFUSAL_MIN * 2u32.saturating_pow(times)).min(REFUSAL_MAX);
@@ -354,26 +356,45 @@ mod tests {
         let mut now = start;
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             let wait = seconds * SECOND;
-            storm.refused_at(now.mono, &born(now), place("/a"));
+            storm.refused_at(now, &born(now), place("/a"));
             let asked = old(now);
-            let withheld = |after| storm.withheld_at(now.mono + after, &asked, Some(place("/b")));
+            let withheld = |after| storm.withheld_at(now + after, &asked, Some(place("/b")));
             assert_eq!(withheld(Duration::ZERO), Some(wait));
             assert_eq!(withheld(wait - SECOND), Some(SECOND));
             assert_eq!(withheld(wait), None);
-            now = later(now, wait);
+            now = now + wait;
         }
+    }
+
+    #[test]
+    fn a_refusal_is_forgotten_by_the_clock_that_says_so_first() {
+        let (storm, now) = (storm(), Moment::now());
+        storm.refused_at(now, &born(now), place("/a"));
+        let withheld = |now| storm.withheld_at(now, &old(now), Some(place("/b")));
+        // While the machine slept, only the wall clock went on.
+        let asleep = |time| Moment { wall: now.wall + time, mono: now.mono + SECOND };
+        assert_eq!(withheld(asleep(9 * SECOND)), Some(SECOND));
+        assert_eq!(withheld(asleep(10 * SECOND)), None);
+        // Set back by an hour: the other clock knows.
+        let set_back = |time| Moment { wall: now.wall - 3600 * SECOND, mono: now.mono + time };
+        assert_eq!(withheld(set_back(9 * SECOND)), Some(SECOND));
+        assert_eq!(withheld(set_back(10 * SECOND)), None);
+        // One that comes after so long a sleep begins anew.
+        let again = asleep(10 * SECOND + REFUSAL_MAX);
+        storm.refused_at(again, &born(again), place("/a"));
+        assert_eq!(withheld(again), Some(10 * SECOND));
     }
 
     #[test]
     fn refusals_of_the_same_moment_count_once_and_other_origins_are_untouched() {
         let (storm, now) = (storm(), Moment::now());
         for path in ["/a", "/b", "/c"] {
-            storm.refused_at(now.mono, &born(now), place(path));
+            storm.refused_at(now, &born(now), place(path));
         }
         let asked = old(now);
-        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/d"))), Some(10 * SECOND));
+        assert_eq!(storm.withheld_at(now, &asked, Some(place("/d"))), Some(10 * SECOND));
         let elsewhere = Some(Place::new(1, &Method::GET, "/a"));
-        assert_eq!(storm.withheld_at(now.mono, &asked, elsewhere), None);
+        assert_eq!(storm.withheld_at(now, &asked, elsewhere), None);
     }
 
     #[test]
@@ -381,34 +402,34 @@ mod tests {
         let (storm, now) = (storm(), Moment::now());
         let tokens = born(now);
         storm.accepted(&tokens, place("/good"));
-        storm.refused_at(now.mono, &tokens, place("/bad"));
+        storm.refused_at(now, &tokens, place("/bad"));
         let asked = old(now);
-        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/good"))), None);
-        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/bad"))), Some(10 * SECOND));
-        storm.refused_at(now.mono, &tokens, place("/good"));
-        assert_eq!(storm.withheld_at(now.mono, &asked, Some(place("/good"))), Some(10 * SECOND));
+        assert_eq!(storm.withheld_at(now, &asked, Some(place("/good"))), None);
+        assert_eq!(storm.withheld_at(now, &asked, Some(place("/bad"))), Some(10 * SECOND));
+        storm.refused_at(now, &tokens, place("/good"));
+        assert_eq!(storm.withheld_at(now, &asked, Some(place("/good"))), Some(10 * SECOND));
     }
 
     #[test]
     fn a_success_on_the_refused_path_forgets_the_refusal() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now.mono, &born(now), place("/a"));
+        storm.refused_at(now, &born(now), place("/a"));
         storm.accepted(&born(now), place("/b"));
-        assert!(storm.withheld_at(now.mono, &old(now), Some(place("/c"))).is_some());
+        assert!(storm.withheld_at(now, &old(now), Some(place("/c"))).is_some());
         storm.accepted(&born(now), place("/a"));
-        assert_eq!(storm.withheld_at(now.mono, &old(now), Some(place("/c"))), None);
+        assert_eq!(storm.withheld_at(now, &old(now), Some(place("/c"))), None);
     }
 
     #[test]
     fn a_refusal_is_put_to_the_test_once_for_each_token_that_the_origin_has_accepted() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now.mono, &born(now), place("/a"));
+        storm.refused_at(now, &born(now), place("/a"));
         let accepted = old(now);
-        let withheld = |tokens: &Tokens| storm.withheld_at(now.mono, tokens, Some(place("/b")));
+        let withheld = |tokens: &Tokens| storm.withheld_at(now, tokens, Some(place("/b")));
         assert_eq!(withheld(&accepted), Some(10 * SECOND));
         accepted.set_accepted_by(0);
         assert_eq!(withheld(&accepted), None);
-        storm.refreshes_at(now.mono, &accepted, Some(place("/b")));
+        storm.refreshes_at(now, &accepted, Some(place("/b")));
         assert_eq!(withheld(&accepted), Some(10 * SECOND));
         let next = Tokens { generation: 2, ..old(now) };
         next.set_accepted_by(0);
@@ -418,11 +439,11 @@ mod tests {
     #[test]
     fn a_refresh_that_failed_has_put_nothing_to_the_test() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now.mono, &born(now), place("/a"));
+        storm.refused_at(now, &born(now), place("/a"));
         let accepted = old(now);
         accepted.set_accepted_by(0);
-        storm.refreshes_at(now.mono, &accepted, Some(place("/b")));
-        let withheld = || storm.withheld_at(now.mono, &accepted, Some(place("/b")));
+        storm.refreshes_at(now, &accepted, Some(place("/b")));
+        let withheld = || storm.withheld_at(now, &accepted, Some(place("/b")));
         let other = Tokens { generation: 2, ..old(now) };
         let _ = storm.failed_at(now, &other, Error::timed_out(), 0);
         assert_eq!(withheld(), Some(10 * SECOND));
@@ -433,15 +454,15 @@ mod tests {
     #[test]
     fn a_refused_replay_of_an_old_token_is_not_remembered() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at((later(now, 10 * SECOND)).mono, &born(now), place("/a"));
-        assert_eq!(storm.withheld_at(now.mono, &old(now), Some(place("/a"))), None);
+        storm.refused_at(now + 10 * SECOND, &born(now), place("/a"));
+        assert_eq!(storm.withheld_at(now, &old(now), Some(place("/a"))), None);
     }
 
     #[test]
     fn a_401_on_a_token_just_born_of_a_refresh_waits_for_the_interval() {
         let (storm, now) = (storm(), Moment::now());
         let withheld =
-            |after, tokens: &Tokens| storm.withheld_at(now.mono + after, tokens, Some(place("/a")));
+            |after, tokens: &Tokens| storm.withheld_at(now + after, tokens, Some(place("/a")));
         assert_eq!(withheld(Duration::ZERO, &born(now)), Some(10 * SECOND));
         assert_eq!(withheld(9 * SECOND, &born(now)), Some(SECOND));
         assert_eq!(withheld(10 * SECOND, &born(now)), None);
@@ -462,7 +483,7 @@ mod tests {
         storm.tries(&Tokens { generation: 0, ..born(now) }, place("/bad"));
         let new = born(now);
         storm.accepted(&new, place("/good"));
-        let withheld = |path| storm.withheld_at(now.mono, &new, Some(place(path)));
+        let withheld = |path| storm.withheld_at(now, &new, Some(place(path)));
         assert_eq!(withheld("/bad"), Some(10 * SECOND));
         assert_eq!(withheld("/worse"), Some(10 * SECOND));
         assert_eq!(withheld("/good"), None);
@@ -474,7 +495,7 @@ mod tests {
         assert_eq!(withheld("/worse"), None);
         let next = Tokens { generation: 2, ..born(now) };
         storm.accepted(&next, place("/good"));
-        assert_eq!(storm.withheld_at(now.mono, &next, Some(place("/worse"))), None);
+        assert_eq!(storm.withheld_at(now, &next, Some(place("/worse"))), None);
     }
 
     #[test]
@@ -483,7 +504,7 @@ mod tests {
         storm.tries(&Tokens { generation: 0, ..born(now) }, place("/gone"));
         let new = born(now);
         storm.accepted(&new, place("/good"));
-        let withheld = |path| storm.withheld_at(now.mono, &new, Some(place(path)));
+        let withheld = |path| storm.withheld_at(now, &new, Some(place(path)));
         assert_eq!(withheld("/other"), Some(10 * SECOND));
         storm.tried(place("/gone"));
         assert_eq!(withheld("/other"), None);
@@ -495,25 +516,25 @@ mod tests {
         let (storm, now) = (storm(), Moment::now());
         let (new, upload) = (born(now), place("/upload"));
         storm.accepted(&old(now), upload);
-        let withheld = || storm.withheld_at(now.mono, &new, Some(upload));
+        let withheld = || storm.withheld_at(now, &new, Some(upload));
         assert_eq!(withheld(), None);
-        storm.untold(now.mono, &new, upload);
+        storm.untold(now, &new, upload);
         storm.accepted(&new, place("/good"));
         assert_eq!(withheld(), Some(10 * SECOND));
         storm.accepted(&new, upload);
         assert_eq!(withheld(), None);
-        assert_eq!(storm.withheld_at(now.mono, &new, Some(place("/other"))), None);
+        assert_eq!(storm.withheld_at(now, &new, Some(place("/other"))), None);
     }
 
     #[test]
     fn where_only_some_requests_are_accepted_a_young_token_waits_for_the_interval() {
         let (storm, now) = (storm(), Moment::now());
         let new = born(now);
-        storm.refused_at(now.mono, &new, place("/graphql"));
+        storm.refused_at(now, &new, place("/graphql"));
         for path in ["/graphql", "/good"] {
             storm.accepted(&new, place(path));
         }
-        let withheld = |after, path| storm.withheld_at(now.mono + after, &new, Some(place(path)));
+        let withheld = |after, path| storm.withheld_at(now + after, &new, Some(place(path)));
         assert_eq!(withheld(SECOND, "/graphql"), Some(9 * SECOND));
         assert_eq!(withheld(10 * SECOND, "/graphql"), None);
         assert_eq!(withheld(SECOND, "/good"), None);
@@ -523,7 +544,7 @@ mod tests {
     fn the_sixth_counted_refresh_within_30_s_is_held_back() {
         let (storm, now) = (storm(), Moment::now());
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
-        let at = |seconds: u32| now.mono + seconds * SECOND;
+        let at = |seconds: u32| now + seconds * SECOND;
         let asked = |seconds| storm.withheld_at(at(seconds), &alive, Some(place("/a")));
         for second in 0..5 {
             assert_eq!(asked(second), None);
@@ -542,12 +563,12 @@ mod tests {
         let (storm, now) = (storm(), Moment::now());
         let silent = tokens(now, Birth::Login, None);
         for _ in 0..5 {
-            storm.refreshed_at(now.mono, &silent, Some(place("/a")));
+            storm.refreshed_at(now, &silent, Some(place("/a")));
         }
-        let wait = storm.withheld_at(now.mono, &silent, Some(place("/a")));
+        let wait = storm.withheld_at(now, &silent, Some(place("/a")));
         assert_eq!(wait, Some(30 * SECOND));
         silent.set_accepted_by(0);
-        assert_eq!(storm.withheld_at(now.mono, &silent, Some(place("/a"))), None);
+        assert_eq!(storm.withheld_at(now, &silent, Some(place("/a"))), None);
     }
 
     #[test]
@@ -556,10 +577,10 @@ mod tests {
         let mut at = now;
         // The second, while the first is remembered, and one at the moment when that is over.
         for (pause, seconds) in [(10 * SECOND, 10), (320 * SECOND, 20), (SECOND, 10)] {
-            storm.refused_at(at.mono, &born(at), place("/a"));
-            let withheld = storm.withheld_at(at.mono, &old(at), Some(place("/b")));
+            storm.refused_at(at, &born(at), place("/a"));
+            let withheld = storm.withheld_at(at, &old(at), Some(place("/b")));
             assert_eq!(withheld, Some(seconds * SECOND));
-            at = later(at, pause);
+            at = at + pause;
         }
     }
 
@@ -572,7 +593,7 @@ mod tests {
             assert_eq!(storm.memory().on_trial.len(), (number + 1).min(SUSPECTS));
         }
         for number in 0..SUSPECTS + 2 {
-            storm.refused_at(now.mono, &born(now), place(&format!("/{number}")));
+            storm.refused_at(now, &born(now), place(&format!("/{number}")));
         }
         assert_eq!(storm.memory().suspects.len(), SUSPECTS);
     }
@@ -581,7 +602,7 @@ mod tests {
     fn a_token_at_its_end_is_refreshed_however_often_that_was_done() {
         let (storm, now) = (storm(), Moment::now());
         let ending = tokens(now, Birth::Login, Some(SECOND));
-        let end = later(now, SECOND).mono;
+        let end = now + SECOND;
         for _ in 0..6 {
             assert_eq!(storm.withheld_at(end, &ending, Some(place("/a"))), None);
             storm.refreshed_at(end, &ending, Some(place("/a")));
@@ -605,13 +626,13 @@ mod tests {
     fn without_a_lifetime_a_refresh_counts_where_a_new_token_was_refused_before() {
         let (storm, now) = (storm(), Moment::now());
         let silent = tokens(now, Birth::Login, None);
-        storm.refused_at(now.mono, &silent, place("/graphql"));
+        storm.refused_at(now, &silent, place("/graphql"));
         storm.accepted(&silent, place("/graphql"));
         for _ in 0..5 {
-            assert_eq!(storm.withheld_at(now.mono, &silent, Some(place("/graphql"))), None);
-            storm.refreshed_at(now.mono, &silent, Some(place("/graphql")));
+            assert_eq!(storm.withheld_at(now, &silent, Some(place("/graphql"))), None);
+            storm.refreshed_at(now, &silent, Some(place("/graphql")));
         }
-        let withheld = storm.withheld_at(now.mono, &silent, Some(place("/graphql")));
+        let withheld = storm.withheld_at(now, &silent, Some(place("/graphql")));
         assert_eq!(withheld, Some(30 * SECOND));
     }
 
@@ -630,11 +651,11 @@ mod tests {
         let (storm, now) = (storm(), Moment::now());
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
         storm.accepted(&alive, place("/good"));
-        storm.refused_at(now.mono, &born(now), place("/a"));
+        storm.refused_at(now, &born(now), place("/a"));
         storm.failed_at(now, &alive, Error::timed_out().with_retry_after(Some(SECOND)), 0);
-        (0..5).for_each(|_| storm.refreshed_at(now.mono, &alive, Some(place("/a"))));
+        (0..5).for_each(|_| storm.refreshed_at(now, &alive, Some(place("/a"))));
         storm.forget();
-        assert_eq!(storm.withheld_at(now.mono, &alive, Some(place("/a"))), None);
+        assert_eq!(storm.withheld_at(now, &alive, Some(place("/a"))), None);
         assert!(storm.cooling_at(now, &alive).is_none());
         assert!(!storm.path_accepted(place("/good")));
     }
@@ -664,9 +685,5 @@ mod tests {
         let login = LoginId("l".into());
         let identity = Identity { login, epoch: 0, generation: 1, birth, key: None };
         Tokens::received(&response, None, identity, now)
-    }
-
-    fn later(from: Moment, time: Duration) -> Moment {
-        Moment { wall: from.wall + time, mono: from.mono + time }
     }
 }

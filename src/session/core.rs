@@ -164,7 +164,7 @@ impl Core {
             // Explained by its expiry; the next request would refresh it anyway.
             Some(_) if refused.freshness_at(Moment::now()) == Freshness::Expired => None,
             Some(_) => {
-                self.storm.withheld_at(Instant::now(), refused, place).map(Recovery::Withheld)
+                self.storm.withheld_at(Moment::now(), refused, place).map(Recovery::Withheld)
             }
         };
         if is_open() && obstacle().is_some() {

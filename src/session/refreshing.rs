@@ -72,7 +72,7 @@ impl Core {
         }
         if let Why::Refused(place) = why {
             refused.refused.store(true, Ordering::Relaxed);
-            self.storm.refreshes_at(Instant::now(), refused, place);
+            self.storm.refreshes_at(Moment::now(), refused, place);
         }
         let (core, of) = (Arc::clone(self), Arc::clone(refused));
         let span = tracing::debug_span!(
@@ -149,7 +149,7 @@ impl Core {
     fn made(&self, refused: &Tokens, why: Why, tokens: Arc<Tokens>) -> Arc<Tokens> {
         self.storm.calm();
         if let Why::Refused(place) = why {
-            self.storm.refreshed_at(Instant::now(), refused, place);
+            self.storm.refreshed_at(Moment::now(), refused, place);
         }
         self.counters.refreshes.count();
         self.emit(Event::Refreshed);
