@@ -120,9 +120,10 @@ impl ReauthMiddleware {
         core.counters.replays.count();
         self.attach(&mut replay, &fresh);
         patience.apply_to(&mut replay);
+        let sent = Moment::now();
         let mut response = next.run(replay, extensions).await?;
         if self.is_refused(&mut response, &fresh, place) {
-            core.storm.refused_at(Moment::now(), &fresh, place);
+            core.storm.refused_at(Moment::now(), sent, &fresh, place);
         } else if !is_busy(response.status()) {
             core.storm.tried(place);
         }

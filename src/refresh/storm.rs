@@ -160,7 +160,7 @@ impl Storm {
     /// `tokens` came in place of some that were refused at `place`, and no replay will tell whether
     /// they are accepted there: the next request does.
     pub(crate) fn untold(&self, now: Moment, tokens: &Tokens, place: Place) {
-        if !is_young(now.mono, tokens) {
+        if !is_young(now, now, tokens) {
             return;
         }
         if let Some(places) = self.accepted.get(place.origin) {
@@ -233,9 +233,10 @@ impl Storm {
         }
     }
 
-    /// The replay with `tokens`, which a refresh had just brought, was refused at `place`.
-    pub(crate) fn refused_at(&self, now: Moment, tokens: &Tokens, place: Place) {
-        if !is_young(now.mono, tokens) {
+    /// The replay with `tokens`, which a refresh had just brought when it was `sent`, has been
+    /// refused at `place`.
+    pub(crate) fn refused_at(&self, now: Moment, sent: Moment, tokens: &Tokens, place: Place) {
+        if !is_young(now, sent, tokens) {
             // It may have ended by itself.
             return;
         }
@@ -318,10 +319,11 @@ impl Storm {
     }
 }
 
-/// Whether `tokens` are too new to have ended by themselves.
-fn is_young(now: Instant, tokens: &Tokens) -> bool {
-    let age = tokens.received.map(|received| now.saturating_duration_since(received));
-    let ended = tokens.expiry.is_some_and(|expiry| expiry.at.mono <= now);
+/// Whether `tokens` were too new to have ended by themselves when they were `sent`. How long the
+/// answer took doesn't count: a server that always refuses may be slow to do so.
+fn is_young(now: Moment, sent: Moment, tokens: &Tokens) -> bool {
+    let age = tokens.received.map(|received| sent.mono.saturating_duration_since(received));
+    let ended = tokens.expiry.is_some_and(|expiry| expiry.at.mono <= now.mono);
     !ended && age.is_some_and(|age| age < YOUNG)
 }
 
@@ -356,7 +358,7 @@ mod tests {
         let mut now = start;
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             let wait = seconds * SECOND;
-            storm.refused_at(now, &born(now), place("/a"));
+            storm.refused_at(now, now, &born(now), place("/a"));
             let asked = old(now);
             let withheld = |after| storm.withheld_at(now + after, &asked, Some(place("/b")));
             assert_eq!(withheld(Duration::ZERO), Some(wait));
@@ -369,7 +371,7 @@ mod tests {
     #[test]
     fn a_refusal_is_forgotten_by_the_clock_that_says_so_first() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now, &born(now), place("/a"));
+        storm.refused_at(now, now, &born(now), place("/a"));
         let withheld = |now| storm.withheld_at(now, &old(now), Some(place("/b")));
         // While the machine slept, only the wall clock went on.
         let asleep = |time| Moment { wall: now.wall + time, mono: now.mono + SECOND };
@@ -381,7 +383,7 @@ mod tests {
         assert_eq!(withheld(set_back(10 * SECOND)), None);
         // One that comes after so long a sleep begins anew.
         let again = asleep(10 * SECOND + REFUSAL_MAX);
-        storm.refused_at(again, &born(again), place("/a"));
+        storm.refused_at(again, again, &born(again), place("/a"));
         assert_eq!(withheld(again), Some(10 * SECOND));
     }
 
@@ -389,7 +391,7 @@ mod tests {
     fn refusals_of_the_same_moment_count_once_and_other_origins_are_untouched() {
         let (storm, now) = (storm(), Moment::now());
         for path in ["/a", "/b", "/c"] {
-            storm.refused_at(now, &born(now), place(path));
+            storm.refused_at(now, now, &born(now), place(path));
         }
         let asked = old(now);
         assert_eq!(storm.withheld_at(now, &asked, Some(place("/d"))), Some(10 * SECOND));
@@ -402,18 +404,18 @@ mod tests {
         let (storm, now) = (storm(), Moment::now());
         let tokens = born(now);
         storm.accepted(&tokens, place("/good"));
-        storm.refused_at(now, &tokens, place("/bad"));
+        storm.refused_at(now, now, &tokens, place("/bad"));
         let asked = old(now);
         assert_eq!(storm.withheld_at(now, &asked, Some(place("/good"))), None);
         assert_eq!(storm.withheld_at(now, &asked, Some(place("/bad"))), Some(10 * SECOND));
-        storm.refused_at(now, &tokens, place("/good"));
+        storm.refused_at(now, now, &tokens, place("/good"));
         assert_eq!(storm.withheld_at(now, &asked, Some(place("/good"))), Some(10 * SECOND));
     }
 
     #[test]
     fn a_success_on_the_refused_path_forgets_the_refusal() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now, &born(now), place("/a"));
+        storm.refused_at(now, now, &born(now), place("/a"));
         storm.accepted(&born(now), place("/b"));
         assert!(storm.withheld_at(now, &old(now), Some(place("/c"))).is_some());
         storm.accepted(&born(now), place("/a"));
@@ -423,7 +425,7 @@ mod tests {
     #[test]
     fn a_refusal_is_put_to_the_test_once_for_each_token_that_the_origin_has_accepted() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now, &born(now), place("/a"));
+        storm.refused_at(now, now, &born(now), place("/a"));
         let accepted = old(now);
         let withheld = |tokens: &Tokens| storm.withheld_at(now, tokens, Some(place("/b")));
         assert_eq!(withheld(&accepted), Some(10 * SECOND));
@@ -439,7 +441,7 @@ mod tests {
     #[test]
     fn a_refresh_that_failed_has_put_nothing_to_the_test() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now, &born(now), place("/a"));
+        storm.refused_at(now, now, &born(now), place("/a"));
         let accepted = old(now);
         accepted.set_accepted_by(0);
         storm.refreshes_at(now, &accepted, Some(place("/b")));
@@ -454,8 +456,22 @@ mod tests {
     #[test]
     fn a_refused_replay_of_an_old_token_is_not_remembered() {
         let (storm, now) = (storm(), Moment::now());
-        storm.refused_at(now + 10 * SECOND, &born(now), place("/a"));
+        storm.refused_at(now + 10 * SECOND, now + 10 * SECOND, &born(now), place("/a"));
         assert_eq!(storm.withheld_at(now, &old(now), Some(place("/a"))), None);
+    }
+
+    #[test]
+    fn a_refusal_counts_from_its_answer_however_long_that_took() {
+        let (storm, sent) = (storm(), Moment::now());
+        let answered = sent + 60 * SECOND;
+        storm.refused_at(answered, sent, &born(sent), place("/a"));
+        let withheld = || storm.withheld_at(answered, &old(answered), Some(place("/b")));
+        assert_eq!(withheld(), Some(10 * SECOND));
+        // Not so if the token has ended on its way.
+        storm.forget();
+        let short = tokens(sent, Birth::Refresh, Some(30 * SECOND));
+        storm.refused_at(answered, sent, &short, place("/a"));
+        assert_eq!(withheld(), None);
     }
 
     #[test]
@@ -530,7 +546,7 @@ mod tests {
     fn where_only_some_requests_are_accepted_a_young_token_waits_for_the_interval() {
         let (storm, now) = (storm(), Moment::now());
         let new = born(now);
-        storm.refused_at(now, &new, place("/graphql"));
+        storm.refused_at(now, now, &new, place("/graphql"));
         for path in ["/graphql", "/good"] {
             storm.accepted(&new, place(path));
         }
@@ -577,7 +593,7 @@ mod tests {
         let mut at = now;
         // The second, while the first is remembered, and one at the moment when that is over.
         for (pause, seconds) in [(10 * SECOND, 10), (320 * SECOND, 20), (SECOND, 10)] {
-            storm.refused_at(at, &born(at), place("/a"));
+            storm.refused_at(at, at, &born(at), place("/a"));
             let withheld = storm.withheld_at(at, &old(at), Some(place("/b")));
             assert_eq!(withheld, Some(seconds * SECOND));
             at = at + pause;
@@ -593,7 +609,7 @@ mod tests {
             assert_eq!(storm.memory().on_trial.len(), (number + 1).min(SUSPECTS));
         }
         for number in 0..SUSPECTS + 2 {
-            storm.refused_at(now, &born(now), place(&format!("/{number}")));
+            storm.refused_at(now, now, &born(now), place(&format!("/{number}")));
         }
         assert_eq!(storm.memory().suspects.len(), SUSPECTS);
     }
@@ -626,7 +642,7 @@ mod tests {
     fn without_a_lifetime_a_refresh_counts_where_a_new_token_was_refused_before() {
         let (storm, now) = (storm(), Moment::now());
         let silent = tokens(now, Birth::Login, None);
-        storm.refused_at(now, &silent, place("/graphql"));
+        storm.refused_at(now, now, &silent, place("/graphql"));
         storm.accepted(&silent, place("/graphql"));
         for _ in 0..5 {
             assert_eq!(storm.withheld_at(now, &silent, Some(place("/graphql"))), None);
@@ -651,7 +667,7 @@ mod tests {
         let (storm, now) = (storm(), Moment::now());
         let alive = tokens(now, Birth::Login, Some(3600 * SECOND));
         storm.accepted(&alive, place("/good"));
-        storm.refused_at(now, &born(now), place("/a"));
+        storm.refused_at(now, now, &born(now), place("/a"));
         storm.failed_at(now, &alive, Error::timed_out().with_retry_after(Some(SECOND)), 0);
         (0..5).for_each(|_| storm.refreshed_at(now, &alive, Some(place("/a"))));
         storm.forget();
