@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use mock_server::Route;
+use mock_server::{Fault, Route};
 use reqwest_reauth::{BrowserLogin, Event, LoginRequired, LogoutReason, OAuth2Endpoint};
 use support::person::Asking;
 use support::{found, join_all, soon, tokens};
@@ -136,6 +136,35 @@ async fn without_a_refresh_token_a_401_is_a_question_too() {
         assert_eq!(response.status(), 401);
         assert!(response.extensions().get::<LoginRequired>().is_some());
     }
+}
+
+#[tokio::test]
+async fn where_the_server_comes_to_its_senses_nobody_waits_for_the_person_any_more() {
+    let t = Asking::new();
+    let mut events = t.session.events();
+    t.session.log_in(t.tokens_of("alice")).await.unwrap();
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 3, Fault::status(403).body("<html>no</html>"));
+    for _ in 0..2 {
+        let error = t.who().await.unwrap_err();
+        tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    }
+    let waiting = t.start_who();
+    let question = t.person.asked().await;
+    let cooldown = t.session.status().await.unwrap().cooldown();
+    tokio::time::sleep(cooldown.unwrap_or_default()).await;
+    assert_eq!(t.who().await.unwrap(), "alice");
+    assert_eq!(soon(waiting).await.unwrap().unwrap(), "alice");
+    assert_eq!(t.person.surplus().await, 0);
+    let counters = t.server.counters();
+    assert_eq!((counters.token_requests, counters.refreshes), (4, 1));
+    // Who answers all the same has logged in.
+    let answer = t.server.log_in("bob");
+    question.send(Ok(tokens(&answer).subject("bob"))).unwrap();
+    for _ in 0..2 {
+        while !matches!(soon(events.next()).await, Some(Event::LoggedIn)) {}
+    }
+    assert_eq!(t.session.access_token().await.unwrap().secret(), answer.access_token);
 }
 
 #[tokio::test]

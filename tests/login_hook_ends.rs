@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mock_server::{MockServer, Route, What};
+use mock_server::{Fault, MockServer, Route, What};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_reauth::{
     Error, LoginRequired, LogoutReason, MemoryStore, Record, TokenResponse, TokenStore,
@@ -200,6 +200,24 @@ async fn of_two_programs_that_ask_the_first_answer_counts_for_both() {
     assert!(t.vault.text().unwrap().contains(&first.refresh_token));
     assert_eq!(session.access_token().await.unwrap().secret(), first.access_token);
     assert_eq!(other.access_token().await.unwrap().secret(), first.access_token);
+}
+
+#[tokio::test]
+async fn a_refresh_in_another_program_is_as_good_as_an_answer() {
+    let t = User::new();
+    let (session, person) = asking_of(&t).await;
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 3, Fault::status(403));
+    for _ in 0..2 {
+        let error = t.get(&session).await.unwrap_err();
+        tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    }
+    let request = who(&t, &session);
+    let _question = person.asked().await;
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    assert_eq!(soon(request).await.unwrap(), "alice");
+    assert_eq!(person.surplus().await, 0);
+    assert_eq!(t.server.counters().refreshes, 1);
 }
 
 #[tokio::test]

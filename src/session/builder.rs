@@ -121,9 +121,10 @@ impl SessionBuilder {
     }
 
     /// Asks a person to log in, when a request needs it: nobody is logged in, the server has ended
-    /// the session, or there is no refresh token to go on with. `hook` gets the tokens of a login,
-    /// as for [`Session::log_in`]. Meanwhile requests wait, and one prompt is made however many
-    /// they are. Default: nothing; they fail as [logged out](Error::is_logged_out).
+    /// the session or keeps refusing to refresh without saying why, or there is no refresh token to
+    /// go on with. `hook` gets the tokens of a login, as for [`Session::log_in`]. Meanwhile requests
+    /// wait, and one prompt is made however many they are. Default: nothing; they fail as
+    /// [logged out](Error::is_logged_out).
     ///
     /// Those that were made while nobody had been logged in then go on. Those that were made in a
     /// session go on if the login is of the same account, by its
@@ -132,7 +133,8 @@ impl SessionBuilder {
     /// theirs. It is not called again until a login was made in another way, or the program
     /// is started anew; only after a [transient](Error::is_transient) error the next request calls
     /// it again. After a [`log_out`](Session::log_out), here or in another program, nobody is
-    /// asked.
+    /// asked. Where a refresh succeeds after all, requests go on with what it brought, and a login
+    /// that `hook` brings later counts as any other.
     ///
     /// It is called on a thread and a runtime of its own, and may block. A login that comes from
     /// elsewhere meanwhile, a logout, and the end of the session drop its future, and tokens that

@@ -2,8 +2,10 @@
 //! once, and the requests of the same account go on.
 
 use std::error::Error as StdError;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,7 +16,7 @@ use crate::refresh::{Joined, Landing, SingleFlight, within};
 use crate::session::Core;
 use crate::session::login::Login;
 use crate::session::state::{Phase, Snapshot, Whose};
-use crate::token::{TokenResponse, Tokens};
+use crate::token::{Freshness, Moment, TokenResponse, Tokens};
 
 /// How a person is asked, and what came of it.
 pub(crate) struct Prompt {
@@ -47,21 +49,32 @@ impl Prompt {
 /// none.
 pub(super) struct Started {
     pub(super) epoch: u64,
+    /// Of the tokens that it could not go on with.
+    generation: u64,
     whose: Whose,
 }
 
 impl Started {
     /// `at_first` was known when the request came, `now` after the store was read for it.
     pub(super) fn of(at_first: &Snapshot, now: &Snapshot) -> Self {
-        match at_first.phase {
-            Phase::LoggedIn(_) => Self { epoch: at_first.epoch, whose: at_first.whose() },
-            Phase::Unknown => Self { epoch: at_first.epoch, whose: now.whose() },
-            Phase::LoggedOut(_) => Self { epoch: now.epoch, whose: now.whose() },
-        }
+        let (epoch, whose) = match at_first.phase {
+            Phase::LoggedIn(_) => (at_first.epoch, at_first.whose()),
+            Phase::Unknown => (at_first.epoch, now.whose()),
+            Phase::LoggedOut(_) => (now.epoch, now.whose()),
+        };
+        let generation = now.tokens().map_or(0, |tokens| tokens.generation);
+        Self { epoch, generation, whose }
     }
 
     pub(super) fn with(tokens: &Tokens) -> Self {
-        Self { epoch: tokens.epoch, whose: Whose::of(tokens) }
+        let (epoch, generation) = (tokens.epoch, tokens.generation);
+        Self { epoch, generation, whose: Whose::of(tokens) }
+    }
+
+    /// Whether these have come of a refresh since, and it can go on without a person.
+    fn is_helped_by(&self, tokens: &Tokens) -> bool {
+        let is_newer = tokens.epoch == self.epoch && tokens.generation > self.generation;
+        is_newer && tokens.freshness_at(Moment::now()) != Freshness::Expired
     }
 }
 
@@ -78,6 +91,8 @@ impl Core {
             return Err(error);
         };
         loop {
+            // Before the look: what comes after it ends the wait.
+            let mut advanced = pin!(self.state.advanced());
             let now = self.state.now();
             match &now.phase {
                 _ if started.epoch < now.over_before => return Err(error),
@@ -86,6 +101,10 @@ impl Core {
                     return if is_same { Ok(Arc::clone(tokens)) } else { Err(error) };
                 }
                 Phase::LoggedIn(_) if !error.is_login_required() => return Err(error),
+                // The question stands: its answer is a login like any other.
+                Phase::LoggedIn(tokens) if started.is_helped_by(tokens) => {
+                    return Ok(Arc::clone(tokens));
+                }
                 // The hook's own request: what it waited for would be waiting for it.
                 _ if self.thread.is_in_login() => return Err(error),
                 _ => {}
@@ -102,11 +121,19 @@ impl Core {
             let cause = match joined {
                 Joined::Already(None) => continue,
                 Joined::Already(Some(cause)) => cause,
-                Joined::Waiting(login) => match login.wait().await {
-                    Err(cause) if !has_moved_on() => cause,
-                    // Whoever has logged in or out, and how: it is in the state by now.
-                    _ => continue,
-                },
+                Joined::Waiting(login) => {
+                    let mut login = pin!(login.wait());
+                    let login = poll_fn(|context| match advanced.as_mut().poll(context) {
+                        Poll::Ready(()) => Poll::Ready(None),
+                        Poll::Pending => login.as_mut().poll(context).map(Some),
+                    });
+                    match login.await {
+                        Some(Err(cause)) if !has_moved_on() => cause,
+                        // Whoever has logged in or out, and how, or what a refresh has brought: it
+                        // is in the state by now.
+                        _ => continue,
+                    }
+                }
             };
             return Err(error.because(cause));
         }
@@ -194,3 +221,26 @@ pub(super) const LOGIN_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// Another program may have asked the same person.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Birth, Identity, LoginId};
+
+    #[test]
+    fn only_newer_tokens_of_the_same_session_that_have_not_expired_are_of_help() {
+        let tokens = |epoch, generation, lifetime| {
+            let (login, birth) = (LoginId("login".to_owned()), Birth::Refresh);
+            let identity = Identity { login, epoch, generation, birth, key: None };
+            let mut response = TokenResponse::new("at");
+            response.expires_in = Some(lifetime);
+            Tokens::received(&response, None, identity, Moment::now())
+        };
+        let hour = Duration::from_secs(3600);
+        let started = Started::with(&tokens(1, 1, hour));
+        assert!(started.is_helped_by(&tokens(1, 2, hour)));
+        assert!(!started.is_helped_by(&tokens(1, 2, Duration::ZERO)));
+        assert!(!started.is_helped_by(&tokens(1, 1, hour)));
+        assert!(!started.is_helped_by(&tokens(2, 2, hour)));
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::event::LogoutReason;
@@ -19,6 +20,8 @@ use crate::token::{LoginId, Tokens};
 pub(crate) struct State {
     snapshot: ArcSwap<Snapshot>,
     change: Mutex<()>,
+    /// Wakes who waits for newer tokens of the same login.
+    advanced: Notify,
 }
 
 /// One moment of a session.
@@ -40,6 +43,14 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn is_logged_out(&self) -> bool {
         matches!(self.phase, Phase::LoggedOut(_))
+    }
+
+    /// The tokens, if somebody is known to be logged in.
+    pub(crate) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        match &self.phase {
+            Phase::LoggedIn(tokens) => Some(tokens),
+            Phase::Unknown | Phase::LoggedOut(_) => None,
+        }
     }
 
     /// The same epoch, a little later.
@@ -136,7 +147,8 @@ impl State {
     pub(crate) fn new() -> Self {
         let (phase, ended, last) = (Phase::Unknown, None, Whose::Nobody);
         let snapshot = Snapshot { epoch: 0, phase, ended, last, over_before: 0 };
-        Self { snapshot: ArcSwap::from_pointee(snapshot), change: Mutex::new(()) }
+        let (snapshot, advanced) = (ArcSwap::from_pointee(snapshot), Notify::new());
+        Self { snapshot, change: Mutex::new(()), advanced }
     }
 
     pub(crate) fn get(&self) -> arc_swap::Guard<Arc<Snapshot>> {
@@ -154,10 +166,7 @@ impl State {
 
     /// The tokens, if somebody is known to be logged in.
     pub(crate) fn tokens(&self) -> Option<Arc<Tokens>> {
-        match &self.get().phase {
-            Phase::LoggedIn(tokens) => Some(Arc::clone(tokens)),
-            _ => None,
-        }
+        self.get().tokens().cloned()
     }
 
     /// The error of a request whose session is over.
@@ -217,14 +226,23 @@ impl State {
     /// Newer tokens of the login of `epoch`. Older ones change nothing; the ones that are
     /// current afterwards are returned.
     pub(crate) fn advance(&self, epoch: u64, tokens: &Arc<Tokens>) -> Result<Arc<Tokens>, Ended> {
-        self.change(|now| match &now.phase {
+        let newest = self.change(|now| match &now.phase {
             Phase::LoggedIn(current) if now.epoch == epoch => {
                 let newest = if tokens.supersede(current) { tokens } else { current };
                 let phase = Phase::LoggedIn(Arc::clone(newest));
                 Ok((now.with(phase), Arc::clone(newest)))
             }
             _ => Err(Ended),
-        })
+        })?;
+        if Arc::ptr_eq(&newest, tokens) {
+            self.advanced.notify_waiters();
+        }
+        Ok(newest)
+    }
+
+    /// Waits for newer tokens of the same login, from this call on.
+    pub(crate) fn advanced(&self) -> impl Future<Output = ()> {
+        self.advanced.notified()
     }
 
     /// The end of the session of `epoch`. `Err` if it is over already: then somebody else has
