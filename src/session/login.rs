@@ -152,7 +152,9 @@ impl Core {
                 // What a person was asked for, the program does not have.
                 let not_given_back = matches!(kind, Login::Again(_)).then_some(&*tokens);
                 self.never_began(login, not_given_back);
-                return Err(Error::logged_out(Some(LogoutReason::Requested)).into());
+                // It is cleared when the locks are left, if it can be.
+                let error = Error::logged_out(Some(LogoutReason::Requested));
+                return Err(NotMade { error, is_gone: false });
             }
             // Fails where the store was read meanwhile and brought news: they are old now.
             let epoch = tokens.epoch;
@@ -242,7 +244,7 @@ struct NotMade {
 }
 
 impl From<Error> for NotMade {
-    /// Before anything was saved, or with what was saved noted as over.
+    /// Before anything was saved.
     fn from(error: Error) -> Self {
         Self { error, is_gone: true }
     }
