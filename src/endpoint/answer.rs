@@ -5,7 +5,7 @@
 //! | 2xx with a token response | tokens |
 //! | 2xx or 4xx with JSON `"error": "invalid_grant"`, or an alias of it | rejected: ends the session |
 //! | 2xx or 4xx with another error code of RFC 6749 §5.2 or RFC 8707 | misconfigured |
-//! | 429, and 503 with `Retry-After` | busy |
+//! | 429, and 503 or another 4xx with `Retry-After` | busy |
 //! | 500, 502, 503, 504 | no answer: the token may be spent |
 //! | 3xx, 404, 405, 410 | misconfigured |
 //! | 2xx or another 4xx with a JSON `"error"` that means "later" | unexpected |
@@ -95,6 +95,8 @@ pub(crate) fn refusal(
             "{message}, a redirect, which is not followed: give the final URL"
         )),
         404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
+        // Known codes are read above: whatever this one means, it is not for ever.
+        400..500 if retry_after.is_some() => RefreshError::busy(message, retry_after),
         // Said by a proxy, or of the connection.
         407 | 408 => RefreshError::unexpected(message),
         400..500 if !is_later => RefreshError::unreadable(message),
@@ -128,8 +130,13 @@ fn retry_after_at(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// They say nothing against the token: a login would not help (RFC 8628 §3.5, RFC 6749 §4.1.2.1).
-const LATER: &[&str] =
-    &["authorization_pending", "slow_down", "server_error", "temporarily_unavailable"];
+const LATER: &[&str] = &[
+    "authorization_pending",
+    "internal_failure",
+    "server_error",
+    "slow_down",
+    "temporarily_unavailable",
+];
 
 #[cfg(test)]
 mod tests {
@@ -257,6 +264,10 @@ mod tests {
             ),
             (400, none, r#"{"error": "unsupported_grant_type"}"#, Misconfigured),
             // busy
+            (400, &after("7"), r#"{"error":"rate_limit_exceeded"}"#, busy(7)),
+            (403, &after("7"), html, busy(7)),
+            (404, &after("7"), "", Misconfigured),
+            (400, none, r#"{"error":"internal_failure"}"#, Unexpected),
             (429, none, "", Busy(None)),
             (429, &after("7"), "", busy(7)),
             (429, &after(" 7 "), html, busy(7)),
