@@ -8,7 +8,7 @@ use std::time::Duration;
 use mock_server::{Fault, Route};
 use reqwest_reauth::{BrowserLogin, Event, LoginRequired, LogoutReason, OAuth2Endpoint};
 use support::person::Asking;
-use support::{found, join_all, soon, tokens};
+use support::{found, join_all, soon, tokens, wait_out};
 
 #[tokio::test]
 async fn fifty_requests_of_an_ended_session_wait_for_one_login_and_all_go_on() {
@@ -143,16 +143,9 @@ async fn where_the_server_comes_to_its_senses_nobody_waits_for_the_person_any_mo
     let t = Asking::new();
     let mut events = t.session.events();
     t.session.log_in(t.tokens_of("alice")).await.unwrap();
-    t.server.expire_access_tokens();
-    t.server.on_next(Route::Token, 3, Fault::status(403).body("<html>no</html>"));
-    for _ in 0..2 {
-        let error = t.who().await.unwrap_err();
-        tokio::time::sleep(found(&error).retry_after().unwrap()).await;
-    }
-    let waiting = t.start_who();
+    let waiting = refused_without_a_reason(&t).await;
     let question = t.person.asked().await;
-    let cooldown = t.session.status().await.unwrap().cooldown();
-    tokio::time::sleep(cooldown.unwrap_or_default()).await;
+    wait_out(t.session.status().await.unwrap().cooldown()).await;
     assert_eq!(t.who().await.unwrap(), "alice");
     assert_eq!(soon(waiting).await.unwrap().unwrap(), "alice");
     assert_eq!(t.person.surplus().await, 0);
@@ -165,6 +158,45 @@ async fn where_the_server_comes_to_its_senses_nobody_waits_for_the_person_any_mo
         while !matches!(soon(events.next()).await, Some(Event::LoggedIn)) {}
     }
     assert_eq!(t.session.access_token().await.unwrap().secret(), answer.access_token);
+}
+
+#[tokio::test]
+async fn a_question_that_a_refresh_has_made_idle_keeps_nobody_from_being_asked_again() {
+    let t = Asking::new();
+    t.session.log_in(t.tokens_of("alice")).await.unwrap();
+    let waiting = refused_without_a_reason(&t).await;
+    let question = t.person.asked().await;
+    wait_out(t.session.status().await.unwrap().cooldown()).await;
+    assert_eq!(soon(t.start_who()).await.unwrap().unwrap(), "alice");
+    assert_eq!(soon(waiting).await.unwrap().unwrap(), "alice");
+    question.send(Err("never mind".into())).unwrap();
+
+    // One that comes before this is heard waits for the same person.
+    loop {
+        let mut waiting = refused_without_a_reason(&t).await;
+        tokio::select! {
+            question = t.person.asked() => {
+                question.send(Ok(t.tokens_of("alice"))).unwrap();
+                assert_eq!(soon(waiting).await.unwrap().unwrap(), "alice");
+                break;
+            }
+            error = &mut waiting => assert!(found(&error.unwrap().unwrap_err()).is_login_required()),
+        }
+    }
+}
+
+/// Two requests that were refused a refresh without a reason, and one that waits after the third.
+async fn refused_without_a_reason(
+    t: &Asking,
+) -> tokio::task::JoinHandle<Result<String, reqwest_middleware::Error>> {
+    t.server.expire_access_tokens();
+    wait_out(t.session.status().await.unwrap().cooldown()).await;
+    t.server.on_next(Route::Token, 3, Fault::status(403).body("<html>no</html>"));
+    for _ in 0..2 {
+        let error = t.who().await.unwrap_err();
+        wait_out(found(&error).retry_after()).await;
+    }
+    t.start_who()
 }
 
 #[tokio::test]

@@ -151,11 +151,15 @@ impl Core {
             return landing.land(Err(error));
         }
         let core = Arc::clone(self);
+        let generation = |core: &Self| core.state.tokens().map(|tokens| tokens.generation);
+        let asked_for = generation(self);
         // The landing, dropped, tells everybody.
         let _ = self.thread.spawn(async move {
             let result = core.ask(epoch).await;
             if let (Some(prompt), Err(error)) = (&core.prompt, &result)
                 && core.state.epoch() == epoch
+                // A refresh has answered the question.
+                && generation(&core) == asked_for
             {
                 core.tell_not_logged_in(error);
                 if !error.is_transient() {
