@@ -101,7 +101,12 @@ pub enum Command {
 impl Command {
     /// Whether it needs to know which. One that does not can put a bad choice right.
     pub fn is_about_a_profile(&self) -> bool {
-        !matches!(self, Self::Accounts { choice: Some(_) } | Self::Completions { .. })
+        !matches!(
+            self,
+            Self::Accounts { choice: Some(_) }
+                | Self::Completions { .. }
+                | Self::Logout(Logout { all: true })
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! `logout`: on this machine for sure, at the server if it can be.
 
 use std::fmt;
+use std::pin::pin;
 
 use reqwest_reauth::Revocation;
 use serde_json::{Value, json};
@@ -18,17 +19,24 @@ use crate::trouble::{Kind, Trouble};
 /// # Errors
 /// The profiles can't be listed, or stdout can't be written to. Which logout failed is told here.
 pub async fn run_all(global: &Global) -> Result<Exit, Trouble> {
-    let mut exit = Exit::Success;
+    let (mut exit, mut printed) = (Exit::Success, Ok(()));
     let mut all = Vec::new();
+    let mut interrupted = pin!(signal::ctrl_c());
     for name in profile::names(global)? {
         if !global.json {
             eprintln!("{name}:");
         }
-        let done = one(&global.about(&name)).await;
+        let global = global.about(&name);
+        // Dropped, its session waits for what it has begun.
+        let done = tokio::select! {
+            biased;
+            _ = &mut interrupted => Err(Trouble::interrupted()),
+            done = one(&global) => done,
+        };
         let interrupted = matches!(&done, Err(trouble) if trouble.kind == Kind::Interrupted);
         match done {
             Ok(done) if global.json => all.push(done.json(&name)),
-            Ok(done) => print(done)?,
+            Ok(done) => printed = printed.and_then(|()| print(done)),
             Err(trouble) => {
                 trouble.warn();
                 exit = exit.max(trouble.exit);
@@ -42,17 +50,13 @@ pub async fn run_all(global: &Global) -> Result<Exit, Trouble> {
     if global.json {
         print(json!({ "logouts": all }))?;
     }
-    Ok(exit)
+    printed.map(|()| exit)
 }
 
-/// Of all, the next. The session is waited for, whatever comes.
+/// Of all, the next, with what the session has to do after it.
 async fn one(global: &Global) -> Result<Done, Trouble> {
     let account = Account::open(global)?;
-    let done = tokio::select! {
-        biased;
-        _ = signal::ctrl_c() => Err(Trouble::interrupted()),
-        done = log_out(&account) => done,
-    };
+    let done = log_out(&account).await;
     account.session.drain().await;
     done.map_err(|trouble| account.advise(trouble))
 }

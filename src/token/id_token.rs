@@ -21,9 +21,9 @@ pub(super) fn subject(id_token: &str) -> Option<String> {
     Some(format!("{iss} {sub}"))
 }
 
-/// Whether `now` names another person than `before`, at the same issuer. A program's own names
-/// ([`TokenResponse::subject`](crate::TokenResponse::subject)) can't be told from each other so,
-/// nor the issuer's where it has moved.
+/// Whether `now` names another person than `before`, at the same issuer. Two names that a program
+/// gave itself ([`TokenResponse::subject`](crate::TokenResponse::subject)) may be of one person, and
+/// so may those of an issuer that has moved: only what has the form of issuer and subject counts.
 pub(super) fn is_of_another(before: &str, now: &str) -> bool {
     match (before.split_once(' '), now.split_once(' ')) {
         (Some((issuer, person)), Some((the_same, other))) => issuer == the_same && person != other,
