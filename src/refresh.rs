@@ -265,7 +265,10 @@ async fn answered(
     };
     let committed = commit(core, locked, Arc::new(tokens), presented).await?;
     match (committed, usable) {
-        (Committed::Saved(_), Err(why)) => Err(Error::refresh(RefreshError::unexpected(why))),
+        (Committed::Saved(tokens), Err(why)) => {
+            let error = Error::refresh(RefreshError::unexpected(why));
+            Err(tell_the_others(core, locked, &tokens, Brief::of(&tokens), error, 0).await)
+        }
         (committed, _) => Ok(committed),
     }
 }
@@ -370,23 +373,17 @@ async fn commit(
     Ok(Committed::Saved(published))
 }
 
-/// Whether the journal has the answer to the refresh token of `presented`. It does not wait for the
-/// store, which may hang.
-fn keep<'a>(
-    core: &'a Core,
-    locked: &Locked,
-    tokens: &Tokens,
-    presented: &Brief,
-) -> impl Future<Output = bool> + use<'a> {
-    let (record, presented) = (Record::of(tokens, &core.pin), presented.clone());
-    let keep = locked.holding(move |kept: &Kept| kept.keep(&record, &presented));
-    async move {
-        let kept = core.store.is_journaled() && core.store.beside(keep).await.unwrap_or(false);
-        if kept {
-            step("journaled");
-        }
-        kept
+/// Whether the journal has the answer to the refresh token of `presented`.
+async fn keep(core: &Core, locked: &mut Locked, tokens: &Tokens, presented: &Brief) -> bool {
+    if !core.store.is_journaled() {
+        return false;
     }
+    let (record, presented) = (Record::of(tokens, &core.pin), presented.clone());
+    let kept = locked.note(core, move |kept| kept.keep(&record, &presented)).await;
+    if kept == Some(true) {
+        step("journaled");
+    }
+    kept == Some(true)
 }
 
 async fn save(
@@ -415,24 +412,34 @@ impl Unsaved {
             // A logout ends the pause.
             let _ = within(pause, core.logged_out.notified()).await;
             pause = (pause * 2).min(SAVE_AGAIN_MAX);
-            if keep(core, &self.locked, &self.tokens, &self.presented).await {
-                core.emit(Event::Persisted);
+            if core.tokens_of(self.tokens.epoch).is_err() {
                 break;
             }
-            match save(core, &mut self.locked, &self.tokens, Kept::commit).await {
-                Ok(Commit::Saved) => {
-                    core.emit(Event::Persisted);
-                    break;
-                }
-                Ok(Commit::Out) => core.logged_out_elsewhere(&self.tokens),
-                Ok(Commit::Overtaken) => break,
-                Err(_) => {}
+            // Behind a write that hangs the next one would only wait.
+            let hangs = self.locked.is_free(core).is_err();
+            let is_durable = hangs && self.keep(core).await
+                || match save(core, &mut self.locked, &self.tokens, Kept::commit).await {
+                    Ok(Commit::Saved) => true,
+                    Ok(Commit::Out) => false,
+                    Ok(Commit::Overtaken) => break,
+                    Err(_) => !hangs && self.keep(core).await,
+                };
+            // Look again: whoever logs out does not wait for the journal.
+            if core.is_out(&self.tokens.login).await {
+                core.logged_out_elsewhere(&self.tokens);
+            } else if is_durable {
+                core.emit(Event::Persisted);
+                break;
             }
         }
         if core.tokens_of(self.tokens.epoch).is_err() {
             core.came_too_late(&self.tokens);
         }
         self.locked.leave(core).await;
+    }
+
+    async fn keep(&mut self, core: &Core) -> bool {
+        keep(core, &mut self.locked, &self.tokens, &self.presented).await
     }
 }
 

@@ -233,6 +233,40 @@ async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not(
 }
 
 #[tokio::test]
+async fn a_logout_in_another_program_ends_tokens_that_only_the_journal_could_take() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    let mut events = session.events();
+    t.server.expire_access_tokens();
+    t.vault.fail(&[Call::Save]);
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    let path = t.place("journal");
+    fs::create_dir(&path).unwrap();
+    held.release();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    while !matches!(soon(events.next()).await.unwrap(), Event::PersistFailed(_)) {}
+
+    let other = t.program();
+    let logout = tokio::spawn(async move { other.log_out().await });
+    let is_noted = || {
+        fs::read_dir(t.state.path().join("state")).unwrap().any(|entry| {
+            entry.unwrap().path().extension().is_some_and(|extension| extension == "out")
+        })
+    };
+    while !is_noted() {
+        tokio::task::yield_now().await;
+    }
+    fs::remove_dir(&path).unwrap();
+    soon(logout).await.unwrap().unwrap();
+    soon(session.drain()).await;
+    assert!(!session.is_logged_in().await.unwrap());
+    assert_eq!((t.vault.text(), path.exists()), (None, false));
+    assert_eq!(t.server.counters().revocations, 1);
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_read_or_written_stops_a_refresh_before_anything_is_sent() {
     // What is beside the lock, in turn: the journal, the mark, the room for both.
     for kind in ["journal", "mark", "room"] {

@@ -50,6 +50,8 @@ pub(crate) struct Locked {
     /// While this is set, the end of the program waits.
     entered: Option<Entered>,
     late: Option<(LateWrite, Undo)>,
+    /// The journal's, which goes on likewise.
+    late_note: Option<LateWrite>,
     /// The new tokens that are being stored.
     tokens: Option<Arc<Tokens>>,
     /// What logouts had left to do was tried under these locks.
@@ -85,6 +87,7 @@ impl Locked {
             process: Arc::new(process),
             entered: None,
             late: None,
+            late_note: None,
             tokens: None,
             settled: false,
         })
@@ -136,6 +139,27 @@ impl Locked {
         })
     }
 
+    /// As [`write`](Self::write), for the journal beside the store: it does not wait for the store,
+    /// which may hang. `None` where it failed, or one that was given up goes on.
+    pub(crate) async fn note<T: Send + 'static>(
+        &mut self,
+        core: &Core,
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<T> {
+        if self.late_note.is_some() {
+            return None;
+        }
+        let (error, late) = match core.store.write_beside(self.holding(call)).await {
+            Ok(done) => return Some(done),
+            Err(failed) => failed,
+        };
+        if late.is_some() {
+            core.set_trouble(Some(error));
+            self.late_note = late;
+        }
+        None
+    }
+
     /// What became of the write that was given up, once a person has unlocked the store for it.
     /// `None` where there is none, or it goes on: nobody is asked, or nobody comes. Whoever else
     /// waits for the locks could not have them before it is over in any case.
@@ -183,7 +207,8 @@ impl Locked {
     pub(crate) fn leave(mut self, core: &Arc<Core>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let core = Arc::clone(core);
         Box::pin(async move {
-            let Some((late, undo)) = self.late.take() else {
+            let late_note = || self.late_note.take().map(|late| (late, Undo::Nothing));
+            let Some((late, undo)) = self.late.take().or_else(late_note) else {
                 if !self.settled {
                     // What fails here stays due for the next one who gets the locks.
                     let _ = core.settle(&mut self).await;

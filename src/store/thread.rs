@@ -146,22 +146,35 @@ impl StoreThread {
         &self,
         call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
+        self.write_beside(call).await.map_err(|(error, _)| error)
+    }
+
+    /// As [`beside`](Self::beside); the error of what was given up and runs on comes with what it
+    /// will have come to.
+    pub(crate) async fn write_beside<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, (Error, Option<LateWrite>)> {
+        let (reply, mut answer) = oneshot::channel();
         let store = Arc::clone(&self.store);
         // A thread of its own: the store's may hang.
         let started = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
             // Nobody may be waiting any more.
             let _ = reply.send(call(&store));
         });
+        let mut late = None;
         let result = match started {
-            Ok(_) => match within(self.limit, answer).await {
+            Ok(_) => match within(self.limit, &mut answer).await {
                 Some(Ok(result)) => result,
                 Some(Err(_)) => Err(StoreError::unavailable("the thread for its notes is gone")),
-                None => Err(StoreError::no_answer(self.limit)),
+                None => {
+                    late = Some(LateWrite::new(answer));
+                    Err(StoreError::no_answer(self.limit))
+                }
             },
             Err(e) => Err(StoreError::unavailable("could not start a thread").with_source(e)),
         };
-        result.map_err(|error| Error::store(&self.describe(), error))
+        result.map_err(|error| (Error::store(&self.describe(), error), late))
     }
 
     /// Whether a read that was given up has come to its end after all, because a person unlocked

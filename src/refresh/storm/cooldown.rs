@@ -31,7 +31,8 @@ impl Cooldown {
         let failures = match &self.0 {
             // It is noted already.
             Some(last) if last.error.is_same(&error) => return error,
-            Some(last) if last.of == of => last.failures.saturating_add(1),
+            // Of the same login: a refresh may bring a new refresh token, and fail all the same.
+            Some(last) if last.of.0 == of.0 => last.failures.saturating_add(1),
             _ => 0,
         };
         let failures = failures.max(known);
@@ -120,16 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_other_tokens_are_not_in_the_same_row() {
+    fn failures_of_another_login_are_not_in_the_same_row() {
         let (mut cooldown, now) = (Cooldown::default(), Moment::now());
         let mut failures = |of, known| {
             let _ = cooldown.failed_at(now, of, Error::timed_out(), known);
             cooldown.0.as_ref().unwrap().failures
         };
-        assert_eq!([failures(OURS, 0), failures(OURS, 0)], [0, 1]);
-        assert_eq!([failures(NEXT, 0), failures(NEXT, 0)], [0, 1]);
+        assert_eq!([failures(OURS, 0), failures(OURS, 0), failures(NEXT, 0)], [0, 1, 2]);
+        const ANOTHER: (u64, u64) = (1, 0);
+        assert_eq!([failures(ANOTHER, 0), failures(ANOTHER, 0)], [0, 1]);
         // More are known of other programs.
-        assert_eq!([failures(NEXT, 7), failures(NEXT, 0)], [7, 8]);
+        assert_eq!([failures(ANOTHER, 7), failures(ANOTHER, 0)], [7, 8]);
     }
 
     #[test]
