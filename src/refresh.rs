@@ -379,11 +379,11 @@ async fn keep(core: &Core, locked: &mut Locked, tokens: &Tokens, presented: &Bri
         return false;
     }
     let (record, presented) = (Record::of(tokens, &core.pin), presented.clone());
-    let kept = locked.note(core, move |kept| kept.keep(&record, &presented)).await;
-    if kept == Some(true) {
+    let kept = locked.note(core, move |kept| kept.keep(&record, &presented)).await.unwrap_or(false);
+    if kept {
         step("journaled");
     }
-    kept == Some(true)
+    kept
 }
 
 async fn save(
