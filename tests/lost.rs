@@ -82,6 +82,11 @@ impl Home {
     }
 }
 
+/// A login counts as earlier than a logout from the next millisecond on.
+async fn a_millisecond_later() {
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+}
+
 #[tokio::test]
 async fn a_logout_in_one_program_is_one_in_another_that_shares_the_record() {
     let (home, store) = (Home::new(), Lossy::new("shared"));
@@ -171,6 +176,7 @@ async fn a_login_that_could_not_be_noted_is_not_stored() {
 async fn a_logout_beside_a_lost_record_ends_its_login_for_when_it_turns_up_again() {
     let (home, store) = (Home::new(), Lossy::new("keychain"));
     home.log_in(&home.session("cli", &store)).await.unwrap();
+    a_millisecond_later().await;
     let record = store.memory.load().unwrap().unwrap();
     store.memory.clear().unwrap();
     let session = home.session("cli", &store);
@@ -228,6 +234,7 @@ async fn a_logout_from_before_the_login_leaves_a_lost_record_lost() {
 async fn a_logout_beside_a_lost_record_that_cannot_be_noted_says_so_and_can_be_made_again() {
     let t = User::new();
     t.logged_in().await;
+    a_millisecond_later().await;
     let record = t.vault.memory.load().unwrap().unwrap();
     t.vault.memory.clear().unwrap();
     let trace = std::fs::read(t.file("trace").unwrap()).unwrap();
