@@ -92,6 +92,15 @@ async fn a_reader_sees_one_record_or_the_next_and_never_a_mixture() {
     assert_eq!(f.names(), ["session"]);
 }
 
+#[test]
+fn a_relative_path_is_meant_as_of_now() {
+    let there = std::env::current_dir().unwrap().join("kept").join("tokens");
+    let store = FileStore::new("kept/tokens");
+    assert!(store.describe().contains(there.to_str().unwrap()), "{}", store.describe());
+    let Shared::Beside(path) = store.shared() else { panic!("{:?}", store.shared()) };
+    assert_eq!(path, there);
+}
+
 #[tokio::test]
 async fn a_path_below_a_file_fails_the_login_which_gives_its_tokens_back() {
     let f = Files::new();

@@ -23,7 +23,7 @@ use crate::session::prompt::{self, LOGIN_WAIT, LoginHook, Prompt};
 use crate::session::state::State;
 use crate::session::thread::SessionThread;
 use crate::session::{Core, Counters, Handle, Session};
-use crate::store::{Kept, Notes, Pin, Shared, StoreThread, TokenStore};
+use crate::store::{Kept, Notes, Pin, Shared, StoreThread, TokenStore, durable};
 use crate::token::TokenResponse;
 
 /// Sets up a [`Session`], from [`Session::builder`].
@@ -93,9 +93,10 @@ impl SessionBuilder {
     /// programs that share the session must name the same one; it belongs to the user, who alone
     /// can write to it. Default: `reqwest-reauth` in `~/.local/state` (macOS:
     /// `~/Library/Application Support`, Windows: local application data), where `~` is the home
-    /// directory of the password database.
+    /// directory of the password database. A relative path is meant as of now; programs that start
+    /// elsewhere would not meet there.
     pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.state_dir = Some(directory.into());
+        self.state_dir = Some(durable::absolute(directory.into()));
         self
     }
 

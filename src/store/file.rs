@@ -31,9 +31,10 @@ pub struct FileStore {
 
 impl FileStore {
     /// A store in the file at `path`. The file, and its directory (mode 0700), are made by the
-    /// first save.
+    /// first save. A relative path is meant as of now: a change of the working directory later
+    /// leads to no other file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: durable::absolute(path.into()) }
     }
 
     /// The file, unless it is somewhere else: a save would replace the link, and the lock beside
