@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{Event, LogoutReason, MemoryStore, Record, StoreError, TokenStore};
 use support::{
-    AskingStore, Call, Logouts, Turnstile, builder, chain, client, found, refresh_tokens_sent,
-    soon, text, tokens, wait_out,
+    AskingStore, Call, Logouts, builder, chain, client, found, refresh_tokens_sent, soon, text,
+    tokens, wait_out,
 };
 use tokio::sync::watch;
 
@@ -254,17 +254,7 @@ async fn a_store_that_cannot_be_read_for_now_logs_nobody_out_and_sends_nothing()
 #[tokio::test]
 async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks_no_exit() {
     let server = MockServer::start();
-    let turnstile = Turnstile::default();
-    let store = AskingStore {
-        memory: MemoryStore::new(),
-        ask: {
-            let turnstile = turnstile.clone();
-            move |_| {
-                turnstile.pass();
-                Ok(())
-            }
-        },
-    };
+    let (store, turnstile) = AskingStore::hanging(&MemoryStore::new());
     let session = builder(&server).store(store).build().unwrap();
     let started = Instant::now();
     let asked = async { session.is_logged_in().await.unwrap_err() };
@@ -291,17 +281,7 @@ async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks
 async fn a_login_into_a_store_that_hangs_gives_its_tokens_back() {
     let server = MockServer::start();
     let memory = MemoryStore::new();
-    let turnstile = Turnstile::default();
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: {
-            let turnstile = turnstile.clone();
-            move |_| {
-                turnstile.pass();
-                Ok(())
-            }
-        },
-    };
+    let (store, turnstile) = AskingStore::hanging(&memory);
     let session = builder(&server).store(store).build().unwrap();
     let error = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
     assert!(error.is_store() && error.is_transient() && error.tokens().is_some(), "{error:?}");
@@ -347,13 +327,7 @@ async fn a_store_that_panics_is_a_transient_error_and_works_when_it_stops() {
 async fn invalid_grant_ends_the_session_even_if_the_store_cannot_be_cleared() {
     let server = MockServer::start();
     let memory = MemoryStore::new();
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: |call| match call {
-            Call::Clear => Err(StoreError::unavailable("it is read-only today")),
-            _ => Ok(()),
-        },
-    };
+    let store = AskingStore::never_cleared(&memory);
     let logouts = Logouts::default();
     let session = builder(&server).store(store).on_logout(logouts.hook()).build().unwrap();
     session.log_in(tokens(&server.log_in("alice"))).await.unwrap();

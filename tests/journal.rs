@@ -4,9 +4,10 @@
 mod support;
 
 use std::fs;
+use std::path::PathBuf;
 
-use mock_server::{Fault, Route};
-use reqwest_reauth::{Event, LogoutReason, TokenStore};
+use mock_server::{Fault, Issued, Route};
+use reqwest_reauth::{Event, Events, LogoutReason, Session, TokenStore};
 use support::vault::{User, seen};
 use support::{Call, client, found, id_token, refresh_tokens_sent, soon, tokens, with_id_token};
 
@@ -203,24 +204,41 @@ async fn a_store_that_begins_to_hang_during_the_exchange_keeps_the_answer_from_n
     assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
 }
 
+/// A program that has refreshed, with tokens that neither its store nor its journal takes.
+struct Unsaved {
+    session: Session,
+    /// What it was logged in with.
+    issued: Issued,
+    /// From then on.
+    events: Events,
+    /// What is in the journal's place.
+    path: PathBuf,
+}
+
+impl Unsaved {
+    async fn of(t: &User) -> Self {
+        let (session, issued) = t.logged_in().await;
+        let mut events = session.events();
+        t.server.expire_access_tokens();
+        t.vault.fail(&[Call::Save]);
+        let held = t.server.hold_answers(Route::Token);
+        let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+        soon(held.arrived(1)).await;
+        let path = t.place("journal");
+        fs::create_dir(&path).unwrap();
+        held.release();
+        assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+        while !matches!(soon(events.next()).await.unwrap(), Event::PersistFailed(_)) {}
+        Self { session, issued, events, path }
+    }
+}
+
 #[tokio::test]
 async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not() {
     let t = User::new();
-    let (session, issued) = t.logged_in().await;
-    let mut events = session.events();
-    t.server.expire_access_tokens();
-    t.vault.fail(&[Call::Save]);
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
-    let path = t.place("journal");
-    fs::create_dir(&path).unwrap();
-    held.release();
-    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
-    let mut next = async || soon(events.next()).await.unwrap();
-    while !matches!(next().await, Event::PersistFailed(_)) {}
+    let Unsaved { session: _session, issued, mut events, path } = Unsaved::of(&t).await;
     fs::remove_dir(&path).unwrap();
-    while !matches!(next().await, Event::Persisted) {}
+    while !matches!(soon(events.next()).await.unwrap(), Event::Persisted) {}
     assert!(path.is_file());
 
     t.server.expire_access_tokens();
@@ -235,19 +253,7 @@ async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not(
 #[tokio::test]
 async fn a_logout_in_another_program_ends_tokens_that_only_the_journal_could_take() {
     let t = User::new();
-    let (session, _) = t.logged_in().await;
-    let mut events = session.events();
-    t.server.expire_access_tokens();
-    t.vault.fail(&[Call::Save]);
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
-    let path = t.place("journal");
-    fs::create_dir(&path).unwrap();
-    held.release();
-    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
-    while !matches!(soon(events.next()).await.unwrap(), Event::PersistFailed(_)) {}
-
+    let Unsaved { session, path, .. } = Unsaved::of(&t).await;
     let other = t.program();
     let logout = tokio::spawn(async move { other.log_out().await });
     let is_noted = || {

@@ -169,13 +169,7 @@ async fn two_logouts_at_once_revoke_the_token_once_and_call_the_hook_once() {
 async fn a_store_that_cannot_be_cleared_is_told_and_its_record_counts_for_nothing_here() {
     let server = MockServer::start();
     let memory = MemoryStore::new();
-    let store = AskingStore {
-        memory: memory.clone(),
-        ask: |call| match call {
-            Call::Clear => Err(StoreError::unavailable("it is read-only today")),
-            _ => Ok(()),
-        },
-    };
+    let store = AskingStore::never_cleared(&memory);
     let session = builder(&server).store(store).build().unwrap();
     session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
     let error = soon(session.log_out()).await.unwrap_err();

@@ -206,6 +206,29 @@ pub enum Call {
     Clear,
 }
 
+type Ask = Box<dyn Fn(Call) -> Result<(), StoreError> + Send + Sync>;
+
+impl AskingStore<Ask> {
+    /// One that hangs until the turnstile is opened.
+    pub fn hanging(memory: &MemoryStore) -> (Self, Turnstile) {
+        let turnstile = Turnstile::default();
+        let passed = turnstile.clone();
+        let ask = move |_| {
+            passed.pass();
+            Ok(())
+        };
+        (Self { memory: memory.clone(), ask: Box::new(ask) }, turnstile)
+    }
+
+    pub fn never_cleared(memory: &MemoryStore) -> Self {
+        let ask = |call| match call {
+            Call::Clear => Err(StoreError::unavailable("it is read-only today")),
+            Call::Load | Call::Save => Ok(()),
+        };
+        Self { memory: memory.clone(), ask: Box::new(ask) }
+    }
+}
+
 impl<F> TokenStore for AskingStore<F>
 where
     F: Fn(Call) -> Result<(), StoreError> + Send + Sync + 'static,
