@@ -48,6 +48,20 @@ impl Login {
     }
 }
 
+/// The pauses are 1, 2, and then 4 seconds, which would be after its end.
+#[tokio::test]
+async fn a_server_that_could_not_be_reached_is_asked_once_more_before_the_code_ends() {
+    let server = MockServer::builder().device_ttl(Duration::from_secs(6)).start().unwrap();
+    let mut login = Login::begin(&server).await;
+    server.on_next(Route::Token, 2, Fault::DropBefore);
+    for _ in 0..2 {
+        login.told().await;
+    }
+    assert!(server.approve_device(&login.user_code, "alice"));
+    login.end().await.unwrap();
+    assert_eq!(server.counters().logins, 1);
+}
+
 fn refusal(error: &str) -> Fault {
     Fault::status(400).json(&json!({ "error": error }))
 }

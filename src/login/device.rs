@@ -91,7 +91,10 @@ impl DeviceLogin {
                     pause = interval;
                 }
                 Look::Unreachable(error) => {
-                    pause = (pause * 2).min(PAUSE_MAX).max(interval);
+                    // A last look falls into the code's life, if the server allows one by then.
+                    let left = end.saturating_duration_since(Instant::now());
+                    let last = left.saturating_sub(LAST_LOOK);
+                    pause = (pause * 2).min(PAUSE_MAX).min(last).max(interval);
                     tell(DeviceProgress::Unreachable { error: &error, retry_in: pause });
                     continue;
                 }
@@ -304,6 +307,9 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// RFC 8628 §3.5.
 const SLOWER: Duration = Duration::from_secs(5);
+
+/// So long before its end a code is asked for once more: what an answer takes.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// A person waits for a network that comes and goes.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
