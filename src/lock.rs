@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::refresh::within;
+use crate::store::durable;
 
 #[derive(Debug)]
 pub(crate) struct ProcessLock {
@@ -106,7 +107,8 @@ fn open(path: &Path) -> io::Result<File> {
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    // Blocks for a second at most, on Windows, where somebody reads it.
+    durable::undisturbed(|| options.open(path))
 }
 
 const KIND: &str = "lock";

@@ -96,6 +96,26 @@ async fn new_tokens_are_in_use_and_saved_when_the_file_is_let_go() {
     assert_eq!((server.counters().token_requests, server.counters().reuses), (1, 0));
 }
 
+#[tokio::test]
+async fn a_refresh_waits_for_who_reads_what_is_beside_the_file() {
+    let files = Files::new();
+    let (server, session) = files.logged_in().await;
+    for beside in ["session.lock", "session.room"] {
+        let path = files.directory.path().join(beside);
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).unwrap();
+        server.expire_access_tokens();
+        let opened = open(&path, READ);
+        // It is let go while the refresh is at it, or before: both are as well.
+        let read = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(opened);
+        });
+        assert_eq!(get(&server, &session).await.unwrap(), 200, "{beside}");
+        read.join().unwrap();
+    }
+    assert_eq!((server.counters().token_requests, server.counters().reuses), (2, 0));
+}
+
 // The lock.
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes sure that so many bytes can be written by [`replace_from`], whoever fills the disk.
 pub(crate) fn reserve(room: &Path, bytes: usize) -> io::Result<()> {
-    let mut file = private().create(true).truncate(true).open(room)?;
+    let mut file = undisturbed(|| private().create(true).truncate(true).open(room))?;
     file.write_all(&vec![0; bytes])?;
     file.sync_all()
 }
@@ -32,7 +32,7 @@ pub(crate) fn reserve(room: &Path, bytes: usize) -> io::Result<()> {
 /// As [`replace`], in the room that [`reserve`] made beside it. Makes some where there is none.
 pub(crate) fn replace_from(room: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     // In place: what is overwritten needs no new room.
-    let mut file = private().create(true).truncate(false).open(room)?;
+    let mut file = undisturbed(|| private().create(true).truncate(false).open(room))?;
     file.write_all(bytes)?;
     file.set_len(bytes.len() as u64)?;
     file.sync_all()?;
@@ -144,7 +144,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 /// Tries again, for a second at most, what fails because somebody else has the file open. That
 /// happens on Windows alone, where scanners, indexers and backups open what was just written.
-fn undisturbed<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn undisturbed<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let mut pause = PAUSE_MIN;
     loop {
         match attempt() {
