@@ -239,7 +239,12 @@ impl Tokens {
         let now = Moment::now();
         let ended = Expiry::restored(now.wall, now.wall, now);
         Self {
-            birth: previous.birth,
+            // Whether it is in doubt is of the new refresh token, the rest of the old access token.
+            birth: match (identity.birth, previous.birth) {
+                (Birth::ReplayedRefresh, _) => Birth::ReplayedRefresh,
+                (_, Birth::ReplayedRefresh) => Birth::Refresh,
+                (_, previous) => previous,
+            },
             received: previous.received,
             received_at: previous.received_at,
             expiry: if refused { Some(ended) } else { previous.expiry },
@@ -361,13 +366,31 @@ mod tests {
             let tokens = Tokens::with_old_access(&response, &login, identity(7), refused);
             assert_eq!(tokens.access.expose(), "a0");
             assert_eq!(tokens.header, "Bearer a0");
-            assert_eq!((tokens.birth, tokens.generation), (Birth::ReplayedRefresh, 7));
+            assert_eq!(tokens.generation, 7);
             assert_eq!((tokens.received, tokens.received_at), (received, received_at));
             let now = Moment::now();
             assert_eq!(tokens.freshness_at(now), in_a_moment);
             let later = Moment { wall: now.wall + minute, mono: now.mono + minute };
             assert_eq!(tokens.freshness_at(later), Freshness::Expired);
             assert_eq!(tokens.refresh.as_ref().map(RefreshToken::secret), Some("r1"));
+        }
+    }
+
+    #[test]
+    fn with_an_access_token_that_stays_only_the_new_refresh_token_can_be_in_doubt() {
+        use Birth::{Loaded, Login, Refresh, ReplayedRefresh};
+
+        let response = TokenResponse::new("a\n1").refresh_token("r1");
+        for (before, now, expected) in [
+            (Login, Refresh, Login),
+            (Loaded, Refresh, Loaded),
+            (ReplayedRefresh, Refresh, Refresh),
+            (Login, ReplayedRefresh, ReplayedRefresh),
+        ] {
+            let login = Tokens { birth: before, ..tokens_of(TokenResponse::new("a0"), None) };
+            let identity = Identity { birth: now, ..identity(7) };
+            let tokens = Tokens::with_old_access(&response, &login, identity, false);
+            assert_eq!(tokens.birth, expected, "{before:?} {now:?}");
         }
     }
 

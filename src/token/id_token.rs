@@ -26,7 +26,9 @@ pub(super) fn subject(id_token: &str) -> Option<String> {
 /// so may those of an issuer that has moved: only what has the form of issuer and subject counts.
 pub(super) fn is_of_another(before: &str, now: &str) -> bool {
     match (before.split_once(' '), now.split_once(' ')) {
-        (Some((issuer, person)), Some((the_same, other))) => issuer == the_same && person != other,
+        (Some((issuer, person)), Some((the_same, other))) => {
+            issuer.contains("://") && issuer == the_same && person != other
+        }
         _ => false,
     }
 }
@@ -37,6 +39,7 @@ mod tests {
 
     #[test]
     fn another_person_is_one_at_the_same_issuer() {
+        assert!(!is_of_another("ann lee", "ann smith"));
         let alice = "https://id.example.com alice";
         for (now, is_another) in [
             (alice, false),
@@ -44,6 +47,7 @@ mod tests {
             ("https://id.example.com alice b", true),
             ("https://moved.example.com bob", false),
             ("bob", false),
+            ("alice adams", false),
         ] {
             assert_eq!(is_of_another(alice, now), is_another, "{now}");
             assert_eq!(is_of_another(now, alice), is_another, "{now}");
