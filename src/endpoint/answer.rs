@@ -5,10 +5,10 @@
 //! | 2xx with a token response | tokens |
 //! | 2xx or 4xx with JSON `"error": "invalid_grant"`, or an alias of it | rejected: ends the session |
 //! | 2xx or 4xx with another error code of RFC 6749 §5.2 or RFC 8707 | misconfigured |
-//! | 429, and 503 or another 4xx with `Retry-After` | busy |
+//! | 429, and 503 with `Retry-After` | busy |
 //! | 500, 502, 503, 504 | no answer: the token may be spent |
 //! | 3xx, 404, 405, 410 | misconfigured |
-//! | 2xx or another 4xx with a JSON `"error"` that means "later" | unexpected |
+//! | 2xx or another 4xx with a JSON `"error"` that means "later", or a 4xx with `Retry-After` | unexpected |
 //! | 2xx or another 4xx with one that nobody knows | unreadable: the third in a row asks for a login |
 //! | another 4xx: no body, no JSON or no error code | unreadable |
 //! | anything else | unexpected: the token may be spent |
@@ -95,11 +95,10 @@ pub(crate) fn refusal(
             "{message}, a redirect, which is not followed: give the final URL"
         )),
         404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
-        // Known codes are read above: whatever this one means, it is not for ever.
-        400..500 if retry_after.is_some() => RefreshError::busy(message, retry_after),
         // Said by a proxy, or of the connection.
         407 | 408 => RefreshError::unexpected(message),
-        400..500 if !is_later => RefreshError::unreadable(message),
+        // Whatever it means with the other: not for ever.
+        400..500 if !is_later && retry_after.is_none() => RefreshError::unreadable(message),
         _ => RefreshError::unexpected(message),
     }
 }
@@ -264,8 +263,8 @@ mod tests {
             ),
             (400, none, r#"{"error": "unsupported_grant_type"}"#, Misconfigured),
             // busy
-            (400, &after("7"), r#"{"error":"rate_limit_exceeded"}"#, busy(7)),
-            (403, &after("7"), html, busy(7)),
+            (400, &after("7"), r#"{"error":"rate_limit_exceeded"}"#, Unexpected),
+            (403, &after("7"), html, Unexpected),
             (404, &after("7"), "", Misconfigured),
             (400, none, r#"{"error":"internal_failure"}"#, Unexpected),
             (429, none, "", Busy(None)),

@@ -122,7 +122,7 @@ impl SessionBuilder {
     }
 
     /// Asks a person to log in, when a request needs it: nobody is logged in, the server has ended
-    /// the session or keeps refusing to refresh without saying why, or there is no refresh token to
+    /// the session or keeps refusing to refresh for no known reason, or there is no refresh token to
     /// go on with. `hook` gets the tokens of a login, as for [`Session::log_in`]. Meanwhile requests
     /// wait, and one prompt is made however many they are. Default: nothing; they fail as
     /// [logged out](Error::is_logged_out).

@@ -62,7 +62,8 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The path as it is meant now, wherever the program goes later. Only an empty one has none.
+/// The path as it is meant now, wherever the program goes later; as it is, where it is empty or the
+/// program is nowhere.
 pub(crate) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
