@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{Event, LogoutReason, MemoryStore, Record, StoreError, TokenStore};
+use support::steps::after_a_second;
 use support::{
     AskingStore, Call, Logouts, builder, chain, client, found, refresh_tokens_sent, soon, text,
     tokens, wait_out,
@@ -254,7 +255,7 @@ async fn a_store_that_cannot_be_read_for_now_logs_nobody_out_and_sends_nothing()
 #[tokio::test]
 async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks_no_exit() {
     let server = MockServer::start();
-    let (store, turnstile) = AskingStore::hanging(&MemoryStore::new());
+    let (store, turnstile) = AskingStore::hanging(&MemoryStore::new(), |_| true);
     let session = builder(&server).store(store).build().unwrap();
     let started = Instant::now();
     let asked = async { session.is_logged_in().await.unwrap_err() };
@@ -281,7 +282,7 @@ async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks
 async fn a_login_into_a_store_that_hangs_gives_its_tokens_back() {
     let server = MockServer::start();
     let memory = MemoryStore::new();
-    let (store, turnstile) = AskingStore::hanging(&memory);
+    let (store, turnstile) = AskingStore::hanging(&memory, |_| true);
     let session = builder(&server).store(store).build().unwrap();
     let error = soon(session.log_in(tokens(&server.log_in("alice")))).await.unwrap_err();
     assert!(error.is_store() && error.is_transient() && error.tokens().is_some(), "{error:?}");
@@ -341,7 +342,7 @@ async fn invalid_grant_ends_the_session_even_if_the_store_cannot_be_cleared() {
     }
     // Its record is still there, and is read again after a second.
     assert!(memory.load().unwrap().is_some());
-    tokio::time::sleep(Duration::from_millis(1050)).await;
+    after_a_second().await;
     let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
     assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));
     assert_eq!(server.counters().token_requests, 1);

@@ -2,6 +2,7 @@
 
 mod support;
 
+use support::steps::log_out;
 use support::vault::User;
 use support::{Call, soon, tokens};
 
@@ -73,9 +74,14 @@ async fn an_import_whose_save_hangs_is_not_made_again_beside_the_one_that_lands(
     tokio::task::spawn_blocking(|| drop(session)).await.unwrap();
     save.open();
     let next = t.program();
-    while !next.is_logged_in().await.unwrap_or(false) {
-        support::steps::after_a_second().await;
-    }
+    soon(async {
+        // Until it has landed.
+        while t.vault.text().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(next.is_logged_in().await.unwrap());
     t.server.expire_access_tokens();
     assert_eq!(t.get(&next).await.unwrap(), 200);
 
@@ -84,6 +90,24 @@ async fn an_import_whose_save_hangs_is_not_made_again_beside_the_one_that_lands(
     assert_eq!(t.get(&t.program()).await.unwrap(), 200);
     let counters = t.server.counters();
     assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn an_import_that_a_logout_beat_is_not_made_again() {
+    let t = User::new();
+    let (session, issued) = (t.program(), t.server.log_in("alice"));
+    let save = t.vault.park_next(Call::Save);
+    let import = tokio::spawn({
+        let (session, tokens) = (session.clone(), tokens(&issued));
+        async move { session.import(tokens).await }
+    });
+    soon(save.arrived()).await;
+    let logout = log_out(&session);
+    support::settle().await;
+    save.open();
+    assert!(soon(import).await.unwrap().unwrap_err().is_logged_out());
+    soon(logout).await.unwrap().unwrap();
+    assert!(!t.program().import(tokens(&issued)).await.unwrap());
 }
 
 #[tokio::test]

@@ -206,15 +206,20 @@ pub enum Call {
     Clear,
 }
 
-type Ask = Box<dyn Fn(Call) -> Result<(), StoreError> + Send + Sync>;
+pub type Ask = Box<dyn Fn(Call) -> Result<(), StoreError> + Send + Sync>;
 
 impl AskingStore<Ask> {
-    /// One that hangs until the turnstile is opened.
-    pub fn hanging(memory: &MemoryStore) -> (Self, Turnstile) {
+    /// One whose calls hang, where it is one that `hangs`, until the turnstile is opened.
+    pub fn hanging(
+        memory: &MemoryStore,
+        hangs: impl Fn(Call) -> bool + Send + Sync + 'static,
+    ) -> (Self, Turnstile) {
         let turnstile = Turnstile::default();
         let passed = turnstile.clone();
-        let ask = move |_| {
-            passed.pass();
+        let ask = move |call| {
+            if hangs(call) {
+                passed.pass();
+            }
             Ok(())
         };
         (Self { memory: memory.clone(), ask: Box::new(ask) }, turnstile)

@@ -2,29 +2,14 @@
 
 use std::time::Duration;
 
-use super::{AskingStore, Call, Fixture, Turnstile, builder, client, soon};
+use super::{Ask, AskingStore, Call, Fixture, Turnstile, builder, client, soon};
 use mock_server::{Issued, MockServer, What};
-use reqwest_reauth::{
-    Error, Event, Events, MemoryStore, Revocation, Session, StoreError, TokenResponse,
-};
+use reqwest_reauth::{Error, Event, Events, MemoryStore, Revocation, Session, TokenResponse};
 use tokio::task::JoinHandle;
 
-/// A store whose next call of this kind is parked.
-pub fn parking(
-    memory: &MemoryStore,
-    call: Call,
-) -> (AskingStore<impl Fn(Call) -> Result<(), StoreError> + Send + Sync + 'static>, Turnstile) {
-    let turnstile = Turnstile::default();
-    let ask = {
-        let turnstile = turnstile.clone();
-        move |asked| {
-            if asked == call {
-                turnstile.pass();
-            }
-            Ok(())
-        }
-    };
-    (AskingStore { memory: memory.clone(), ask }, turnstile)
+/// A store whose calls of this kind are parked.
+pub fn parking(memory: &MemoryStore, call: Call) -> (AskingStore<Ask>, Turnstile) {
+    AskingStore::hanging(memory, move |asked| asked == call)
 }
 
 pub fn get(t: &Fixture) -> JoinHandle<reqwest_middleware::Result<reqwest::Response>> {
