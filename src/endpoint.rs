@@ -166,12 +166,11 @@ impl RefreshError {
     /// Reads a whole answer without tokens as RFC 6749 §5.2 and RFC 9110 have it.
     ///
     /// `invalid_grant` in a JSON body is [`rejected`](Self::rejected); 500, 502, 503 and 504 are
-    /// [`no_answer`](Self::no_answer); 429, and 503 or another 4xx with `Retry-After`, are
-    /// [`busy`](Self::busy);
+    /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
     /// the other error codes of RFC 6749 §5.2, RFC 8707's `invalid_target`, redirects, 404, 405 and
     /// 410 are [`misconfigured`](Self::misconfigured); anything else is
     /// [`unexpected`](Self::unexpected), and the third 4xx in a row without an error code, or
-    /// answer with one that nobody knows, makes a login [required](crate::Error::is_login_required).
+    /// answer with one that nobody knows, and without `Retry-After`, makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         answer::refusal(TOKEN_ENDPOINT, status, headers, body, &[])
     }

@@ -101,7 +101,7 @@ async fn attempt(
 enum Committed {
     Adopted(Arc<Tokens>),
     Saved(Arc<Tokens>),
-    /// With what the refresh token was presented for.
+    /// And whose refresh token was presented for them.
     Unsaved(Arc<Tokens>, Brief),
 }
 
@@ -142,6 +142,8 @@ async fn refresh(
         return Err(Error::refresh(RefreshError::busy(message, Some(left))));
     }
 
+    let earlier = failed.map_or(0, |failure| failure.count);
+
     let http = locked.http(core).map_err(Error::refresh)?;
     // From here on the program's end waits: what is sent may be spent.
     locked.enter(core)?;
@@ -161,7 +163,14 @@ async fn refresh(
     let error = match result {
         Ok(response) => {
             step("answered");
-            return answered(core, locked, refused, &current, brief, &response, maybe_spent).await;
+            let answered = answered(core, locked, refused, &current, brief, &response, maybe_spent);
+            return match answered.await? {
+                (Committed::Saved(tokens), Err(why)) => {
+                    let (brief, error) = (Brief::of(&tokens), Error::refresh(why));
+                    Err(tell_the_others(core, locked, &tokens, brief, error, earlier).await)
+                }
+                (committed, _) => Ok(committed),
+            };
         }
         Err(error) => error,
     };
@@ -191,7 +200,6 @@ async fn refresh(
     }
     let error = Error::refresh(error);
     if error.is_transient() {
-        let earlier = failed.map_or(0, |failure| failure.count);
         return Err(tell_the_others(core, locked, &current, brief, error, earlier).await);
     }
     Err(error)
@@ -217,7 +225,8 @@ async fn tell_the_others(
     let error = core.storm.failed_at(now, current, error, earlier);
     let until = now.wall + error.retry_after().unwrap_or_default();
     // One that can't be told asks for itself.
-    let _ = locked.write(core, Undo::Nothing, move |kept| kept.note_failure(&brief, until)).await;
+    let note = move |kept: &Kept| kept.note_failure(&brief, until, earlier);
+    let _ = locked.write(core, Undo::Nothing, note).await;
     error
 }
 
@@ -238,7 +247,8 @@ fn missing_key(
     Ok(Some(key))
 }
 
-/// The server has answered with tokens: they are kept first, then judged.
+/// The server has answered with tokens: they are kept first, and judged. Where the access token is
+/// of no use, the second half says why.
 async fn answered(
     core: &Arc<Core>,
     locked: &mut Locked,
@@ -247,7 +257,7 @@ async fn answered(
     presented: Brief,
     response: &TokenResponse,
     sent_before: bool,
-) -> Result<Committed, Error> {
+) -> Result<(Committed, Result<(), RefreshError>), Error> {
     let identity = Identity {
         login: current.login.clone(),
         epoch: current.epoch,
@@ -264,13 +274,7 @@ async fn answered(
         }
     };
     let committed = commit(core, locked, Arc::new(tokens), presented).await?;
-    match (committed, usable) {
-        (Committed::Saved(tokens), Err(why)) => {
-            let error = Error::refresh(RefreshError::unexpected(why));
-            Err(tell_the_others(core, locked, &tokens, Brief::of(&tokens), error, 0).await)
-        }
-        (committed, _) => Ok(committed),
-    }
+    Ok((committed, usable.map_err(RefreshError::unexpected)))
 }
 
 /// The server refuses the refresh token for good: the session's end, unless the store has news.
@@ -379,7 +383,7 @@ async fn keep(core: &Core, locked: &mut Locked, tokens: &Tokens, presented: &Bri
         return false;
     }
     let (record, presented) = (Record::of(tokens, &core.pin), presented.clone());
-    let kept = locked.note(core, move |kept| kept.keep(&record, &presented)).await.unwrap_or(false);
+    let kept = locked.note(core, move |kept| kept.keep(&record, &presented)).await;
     if kept {
         step("journaled");
     }
@@ -405,7 +409,7 @@ pub(crate) struct Unsaved {
 }
 
 impl Unsaved {
-    /// Saves until it succeeds or the login is over.
+    /// Saves until the store or the journal has the tokens, or the login is over.
     pub(crate) async fn keep_saving(mut self, core: &Arc<Core>) {
         let mut pause = SAVE_AGAIN_MIN;
         while core.tokens_of(self.tokens.epoch).is_ok() {
@@ -417,17 +421,25 @@ impl Unsaved {
             }
             // Behind a write that hangs the next one would only wait.
             let hangs = self.locked.is_free(core).is_err();
-            let is_durable = hangs && self.keep(core).await
-                || match save(core, &mut self.locked, &self.tokens, Kept::commit).await {
-                    Ok(Commit::Saved) => true,
-                    Ok(Commit::Out) => false,
-                    Ok(Commit::Overtaken) => break,
-                    Err(_) => !hangs && self.keep(core).await,
-                };
+            let saved = match hangs && self.keep(core).await {
+                true => Ok(Commit::Saved),
+                false => save(core, &mut self.locked, &self.tokens, Kept::commit).await,
+            };
+            let is_durable = match saved {
+                Ok(Commit::Saved) => true,
+                Ok(Commit::Overtaken) => break,
+                Ok(Commit::Out) => {
+                    core.logged_out_elsewhere(&self.tokens);
+                    break;
+                }
+                Err(_) => !hangs && self.keep(core).await,
+            };
             // Look again: whoever logs out does not wait for the journal.
             if core.is_out(&self.tokens.login).await {
                 core.logged_out_elsewhere(&self.tokens);
-            } else if is_durable {
+                break;
+            }
+            if is_durable {
                 core.emit(Event::Persisted);
                 break;
             }

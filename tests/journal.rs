@@ -5,10 +5,12 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mock_server::{Fault, Issued, Route};
 use reqwest_reauth::{Event, Events, LogoutReason, Session, TokenStore};
-use support::vault::{User, seen};
+use support::steps::log_out;
+use support::vault::{User, Vault, seen};
 use support::{Call, client, found, id_token, refresh_tokens_sent, soon, tokens, with_id_token};
 
 #[tokio::test]
@@ -216,14 +218,15 @@ struct Unsaved {
 }
 
 impl Unsaved {
-    async fn of(t: &User) -> Self {
+    /// Whose store is as it is made by `breaks` before it would save.
+    async fn of(t: &User, breaks: impl FnOnce(&Vault)) -> Self {
         let (session, issued) = t.logged_in().await;
         let mut events = session.events();
         t.server.expire_access_tokens();
-        t.vault.fail(&[Call::Save]);
         let held = t.server.hold_answers(Route::Token);
         let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
         soon(held.arrived(1)).await;
+        breaks(&t.vault);
         let path = t.place("journal");
         fs::create_dir(&path).unwrap();
         held.release();
@@ -236,7 +239,8 @@ impl Unsaved {
 #[tokio::test]
 async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not() {
     let t = User::new();
-    let Unsaved { session: _session, issued, mut events, path } = Unsaved::of(&t).await;
+    let Unsaved { session: _session, issued, mut events, path } =
+        Unsaved::of(&t, |vault| vault.fail(&[Call::Save])).await;
     fs::remove_dir(&path).unwrap();
     while !matches!(soon(events.next()).await.unwrap(), Event::Persisted) {}
     assert!(path.is_file());
@@ -251,19 +255,69 @@ async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not(
 }
 
 #[tokio::test]
+async fn a_journal_that_failed_takes_the_answer_later_though_the_store_hangs() {
+    let (t, mut hanging) = (User::new(), None);
+    let park = |vault: &Vault| hanging = Some(vault.park_next(Call::Save));
+    let Unsaved { session, mut events, path, .. } = Unsaved::of(&t, park).await;
+    fs::remove_dir(&path).unwrap();
+    while !matches!(soon(events.next()).await.unwrap(), Event::Persisted) {}
+    assert!(path.is_file());
+    assert_eq!(hanging.as_ref().unwrap().count(), 1, "it hangs");
+
+    // Others have it, though the locks are held.
+    let second = t.program();
+    assert_eq!(second.status().await.unwrap().refreshes(), 1);
+    hanging.unwrap().open();
+    soon(session.drain()).await;
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&second).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+/// Who opens a pipe to write waits for somebody who reads.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_journal_that_hangs_keeps_the_locks_until_it_is_over_and_no_request() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    let room = t.place("room");
+    fs::remove_file(&room).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&room).status().unwrap().success());
+    // The save takes the other name away.
+    let pipe = t.state.path().join("pipe");
+    fs::hard_link(&room, &pipe).unwrap();
+    held.release();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+
+    // The store has its tokens, but nobody else may write there yet.
+    t.server.expire_access_tokens();
+    let second = t.program();
+    let mut waiting = tokio::spawn(client(&second).get(t.server.api_url("things")).send());
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+    assert_eq!(t.server.counters().token_requests, 1);
+    fs::File::open(&pipe).unwrap();
+    soon(session.drain()).await;
+    assert_eq!(soon(waiting).await.unwrap().unwrap().status(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+#[tokio::test]
 async fn a_logout_in_another_program_ends_tokens_that_only_the_journal_could_take() {
     let t = User::new();
-    let Unsaved { session, path, .. } = Unsaved::of(&t).await;
-    let other = t.program();
-    let logout = tokio::spawn(async move { other.log_out().await });
-    let is_noted = || {
-        fs::read_dir(t.state.path().join("state")).unwrap().any(|entry| {
-            entry.unwrap().path().extension().is_some_and(|extension| extension == "out")
-        })
-    };
-    while !is_noted() {
-        tokio::task::yield_now().await;
-    }
+    let Unsaved { session, path, .. } = Unsaved::of(&t, |vault| vault.fail(&[Call::Save])).await;
+    let logout = log_out(&t.program());
+    soon(async {
+        while t.file("out").is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     fs::remove_dir(&path).unwrap();
     soon(logout).await.unwrap().unwrap();
     soon(session.drain()).await;
@@ -377,7 +431,7 @@ async fn while_the_store_has_not_taken_what_was_kept_no_token_is_sent() {
     soon(session.drain()).await;
     soon(async {
         while t.get(&session).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;

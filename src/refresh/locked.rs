@@ -140,24 +140,28 @@ impl Locked {
     }
 
     /// As [`write`](Self::write), for the journal beside the store: it does not wait for the store,
-    /// which may hang. `None` where it failed, or one that was given up goes on.
-    pub(crate) async fn note<T: Send + 'static>(
+    /// which may hang. `false` also where it failed, or one that was given up goes on.
+    pub(crate) async fn note(
         &mut self,
         core: &Core,
-        call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
-    ) -> Option<T> {
-        if self.late_note.is_some() {
-            return None;
+        call: impl FnOnce(&Kept) -> Result<bool, StoreError> + Send + 'static,
+    ) -> bool {
+        if let Some(late) = &mut self.late_note {
+            if !late.is_over().await {
+                return false;
+            }
+            self.late_note = None;
         }
-        let (error, late) = match core.store.write_beside(self.holding(call)).await {
-            Ok(done) => return Some(done),
-            Err(failed) => failed,
-        };
-        if late.is_some() {
-            core.set_trouble(Some(error));
-            self.late_note = late;
+        match core.store.write_beside(self.holding(call)).await {
+            Ok(done) => done,
+            Err((error, late)) => {
+                if late.is_some() {
+                    core.set_trouble(Some(error));
+                    self.late_note = late;
+                }
+                false
+            }
         }
-        None
     }
 
     /// What became of the write that was given up, once a person has unlocked the store for it.

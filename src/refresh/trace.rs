@@ -81,6 +81,7 @@ impl Trace {
         notes: &Notes,
         brief: &Brief,
         until: SystemTime,
+        earlier: u32,
         by: &str,
     ) -> Result<(), StoreError> {
         let (before, login) = (Self::read(notes)?, brief.login.hash());
@@ -88,7 +89,7 @@ impl Trace {
         let before = before.failure_in(brief);
         let failure = Failure {
             generation: brief.generation,
-            count: before.map_or(1, |before| before.count.saturating_add(1)),
+            count: before.map_or(earlier, |before| before.count).saturating_add(1),
             at: millis(SystemTime::now()),
             until: millis(until),
             by: by.to_owned(),
@@ -171,9 +172,15 @@ mod tests {
         let (ours, theirs, notes) = (brief("ours"), brief("theirs"), Notes::new(None));
         let failed = |of: &Brief| Trace::failure_of(&notes, of).unwrap().map(|f| f.count);
         let until = SystemTime::now() + Duration::from_secs(1);
-        Trace::note_failure(&notes, &ours, until, "").unwrap();
+        Trace::note_failure(&notes, &ours, until, 0, "").unwrap();
         Trace::note_login(&notes, ours.login.hash().into()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (Some(1), None));
+        Trace::note_failure(&notes, &ours, until, 0, "").unwrap();
+        assert_eq!(failed(&ours), Some(2));
+        // Of newer tokens, in the same row.
+        let newer = Brief { generation: 4, ..brief("ours") };
+        Trace::note_failure(&notes, &newer, until, 2, "").unwrap();
+        assert_eq!((failed(&newer), failed(&ours)), (Some(3), None));
         Trace::note_login(&notes, theirs.login.hash().into()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (None, None));
         assert!(Trace::says_logged_in(&notes).unwrap());
@@ -191,7 +198,7 @@ mod tests {
         // A refresh that fails changes nothing of that.
         let login = LoginId("ours".to_owned());
         let brief = Brief { login, generation: 3, refresh: None, key: None };
-        Trace::note_failure(&notes, &brief, SystemTime::now(), "").unwrap();
+        Trace::note_failure(&notes, &brief, SystemTime::now(), 0, "").unwrap();
         assert_eq!(known(), Some(ours));
         let short = &hash[1..];
         for odd in [String::new(), short.to_owned(), format!("/{short}"), format!("{hash}0")] {

@@ -9,7 +9,7 @@ use crate::refresh::{Joined, JournalKey, Locked};
 use crate::session::Core;
 use crate::session::state::Phase;
 use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unreadable};
-use crate::token::{Birth, Moment, Tokens};
+use crate::token::{Birth, Freshness, Moment, Tokens};
 
 impl Core {
     /// Makes sure that it is known whether somebody is logged in.
@@ -213,7 +213,14 @@ impl Core {
                 let _ = self.state.loaded(from, Ok(Arc::new(tokens)));
             }
             Phase::LoggedIn(current) if current.login == tokens.login => {
-                let _ = self.state.advance(from, &Arc::new(tokens));
+                let tokens = Arc::new(tokens);
+                let newest = self.state.advance(from, &tokens);
+                if newest.is_ok_and(|newest| Arc::ptr_eq(&newest, &tokens))
+                    && tokens.freshness_at(Moment::now()) != Freshness::Expired
+                {
+                    // Another program's refresh has succeeded.
+                    self.storm.calm();
+                }
             }
             // It is only not cleared yet.
             Phase::LoggedOut(over) if over.covers(&tokens) => {}

@@ -274,9 +274,6 @@ impl Entered {
     /// From now on the end of the program waits only for one more call to the store: the exchange
     /// is over, and what is left may take for ever. On the session's thread.
     pub(crate) fn give_up_soon(&self) {
-        let Ok(runtime) = runtime::Handle::try_current() else {
-            return;
-        };
         let (work, number) = (Arc::clone(&self.work), self.number);
         let (bounds, again) = {
             let mut state = self.work.lock();
@@ -287,7 +284,7 @@ impl Entered {
             (mine.given_up, mine.tries) = (false, mine.tries + 1);
             (bounds, mine.tries)
         };
-        runtime.spawn(async move {
+        tokio::spawn(async move {
             within(bounds.unsaved, pending::<()>()).await;
             work.leave(|state| {
                 if let Some(going) = state.going(number).filter(|going| going.tries == again) {

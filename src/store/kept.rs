@@ -353,8 +353,9 @@ impl Kept {
         &self,
         brief: &Brief,
         until: std::time::SystemTime,
+        earlier: u32,
     ) -> Result<(), StoreError> {
-        Trace::note_failure(&self.notes, brief, until, &program())
+        Trace::note_failure(&self.notes, brief, until, earlier, &program())
     }
 
     pub(crate) fn failure_of(&self, brief: &Brief) -> Result<Option<Failure>, StoreError> {

@@ -1,10 +1,12 @@
 //! The store's own thread: a store may block, panic or never return, and nobody else has to.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -48,6 +50,11 @@ pub(crate) struct LateWrite(Pin<Box<dyn Future<Output = Result<(), StoreError>> 
 impl LateWrite {
     fn new<T: Send + 'static>(answer: Answer<T>) -> Self {
         Self(Box::pin(async move { answer.await.unwrap_or_else(|_| Err(gone())).map(drop) }))
+    }
+
+    /// Whether it has landed or failed. Not to be asked again after that.
+    pub(crate) async fn is_over(&mut self) -> bool {
+        poll_fn(|context| Poll::Ready(self.0.as_mut().poll(context).is_ready())).await
     }
 
     /// Waits until it has landed or failed, which may be never.
