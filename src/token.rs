@@ -258,6 +258,11 @@ impl Tokens {
         self.expiry.as_ref().map_or(Freshness::Fresh, |expiry| expiry.freshness_at(now))
     }
 
+    /// Which ones they are for this session: the epoch, and the generation in it.
+    pub(crate) fn version(&self) -> (u64, u64) {
+        (self.epoch, self.generation)
+    }
+
     /// Whether these are newer than `other`, of the same login.
     pub(crate) fn supersede(&self, other: &Self) -> bool {
         self.epoch == other.epoch && self.generation > other.generation

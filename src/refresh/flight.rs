@@ -24,6 +24,8 @@ struct Slot<T> {
 struct Flight<T> {
     number: u64,
     epoch: u64,
+    /// Of the tokens that it is to replace, where there are any.
+    generation: u64,
     sender: watch::Sender<Answer<T>>,
 }
 
@@ -43,11 +45,11 @@ impl<T: Clone> SingleFlight<T> {
         Self(Arc::new(Mutex::new(slot)))
     }
 
-    /// Joins the flight of `epoch` that is under way, or starts one. `look_again` is asked first,
-    /// while no flight can begin or end: its answer makes one needless.
+    /// Joins the flight of that epoch that is under way, or starts one for that generation in it.
+    /// `look_again` is asked first, while no flight can begin or end: its answer makes one needless.
     pub(crate) fn join<A>(
         &self,
-        epoch: u64,
+        (epoch, generation): (u64, u64),
         look_again: impl FnOnce() -> Option<A>,
         start: impl FnOnce(Landing<T>),
     ) -> Joined<A, T> {
@@ -61,7 +63,7 @@ impl<T: Clone> SingleFlight<T> {
         let (sender, receiver) = watch::channel(None);
         slot.count += 1;
         let number = slot.count;
-        let earlier = slot.under_way.replace(Flight { number, epoch, sender });
+        let earlier = slot.under_way.replace(Flight { number, epoch, generation, sender });
         drop(slot);
         if let Some(flight) = earlier {
             flight.sender.send_replace(Some(Err(Error::logged_out(None))));
@@ -70,17 +72,17 @@ impl<T: Clone> SingleFlight<T> {
         Joined::Waiting(Waiter(receiver))
     }
 
-    /// Joins flights of `epoch`, one after the other, until one brings what is `new`: the one that
-    /// was under way may have begun before it was needed.
+    /// As [`join`](Self::join), one flight after the other until one brings what is `new`: the one
+    /// that was under way may have begun before it was needed.
     pub(crate) async fn fly(
         &self,
-        epoch: u64,
+        version: (u64, u64),
         look_again: impl Fn() -> Option<Result<T, Error>>,
         start: impl Fn(Landing<T>),
         is_new: impl Fn(&T) -> bool,
     ) -> Result<T, Error> {
         loop {
-            let brought = match self.join(epoch, &look_again, &start) {
+            let brought = match self.join(version, &look_again, &start) {
                 Joined::Already(brought) => brought?,
                 Joined::Waiting(flight) => flight.wait().await?,
             };
@@ -95,6 +97,14 @@ impl<T: Clone> SingleFlight<T> {
         let slot = lock(&self.0);
         let flight = slot.under_way.as_ref().filter(|flight| flight.epoch == epoch)?;
         Some(Waiter(flight.sender.subscribe()))
+    }
+
+    /// Joins the flight of that epoch that is under way, if it was started for an earlier generation:
+    /// it may be landing with just these tokens.
+    pub(crate) fn under_way_before(&self, (epoch, generation): (u64, u64)) -> Option<Waiter<T>> {
+        let slot = lock(&self.0);
+        let flight = slot.under_way.as_ref().filter(|flight| flight.epoch == epoch)?;
+        (flight.generation < generation).then(|| Waiter(flight.sender.subscribe()))
     }
 
     /// Answers everybody who waits for a flight from before `epoch`. What was started goes on by
@@ -173,7 +183,7 @@ mod tests {
         let mut landings = Vec::new();
         let mut waiters = Vec::new();
         for _ in 0..100 {
-            let Joined::Waiting(waiter) = flights.join(0, || None::<()>, |l| landings.push(l))
+            let Joined::Waiting(waiter) = flights.join((0, 0), || None::<()>, |l| landings.push(l))
             else {
                 unreachable!("nothing makes it needless");
             };
@@ -184,14 +194,14 @@ mod tests {
         for waiter in waiters {
             assert_eq!(waiter.wait().await.unwrap(), 7);
         }
-        let _second = flights.join(0, || None::<()>, |l| landings.push(l));
+        let _second = flights.join((0, 0), || None::<()>, |l| landings.push(l));
         assert_eq!(landings.len(), 1);
     }
 
     #[tokio::test]
     async fn a_flight_that_is_dropped_answers_with_an_error() {
         let flights = SingleFlight::<u32>::new();
-        let Joined::Waiting(waiter) = flights.join(0, || None::<()>, drop) else {
+        let Joined::Waiting(waiter) = flights.join((0, 0), || None::<()>, drop) else {
             unreachable!("nothing makes it needless");
         };
         assert_eq!(waiter.wait().await.unwrap_err().to_string(), "the session was closed");
@@ -202,12 +212,14 @@ mod tests {
     async fn an_abandoned_flight_lands_unheard_beside_its_successor() {
         let flights = SingleFlight::<u32>::new();
         let mut landings = Vec::new();
-        let Joined::Waiting(first) = flights.join(0, || None::<()>, |l| landings.push(l)) else {
+        let Joined::Waiting(first) = flights.join((0, 0), || None::<()>, |l| landings.push(l))
+        else {
             unreachable!("nothing makes it needless");
         };
         flights.abandon_before(1, Error::logged_out(None));
         assert!(first.wait().await.unwrap_err().is_logged_out());
-        let Joined::Waiting(second) = flights.join(1, || None::<()>, |l| landings.push(l)) else {
+        let Joined::Waiting(second) = flights.join((1, 0), || None::<()>, |l| landings.push(l))
+        else {
             unreachable!("nothing makes it needless");
         };
         flights.abandon_before(1, Error::logged_out(None));
@@ -220,10 +232,12 @@ mod tests {
     async fn a_flight_of_a_later_login_takes_the_place_of_an_earlier_ones() {
         let flights = SingleFlight::<u32>::new();
         let mut landings = Vec::new();
-        let Joined::Waiting(first) = flights.join(0, || None::<()>, |l| landings.push(l)) else {
+        let Joined::Waiting(first) = flights.join((0, 0), || None::<()>, |l| landings.push(l))
+        else {
             unreachable!("nothing makes it needless");
         };
-        let Joined::Waiting(second) = flights.join(1, || None::<()>, |l| landings.push(l)) else {
+        let Joined::Waiting(second) = flights.join((1, 0), || None::<()>, |l| landings.push(l))
+        else {
             unreachable!("nothing makes it needless");
         };
         assert!(first.wait().await.unwrap_err().is_logged_out());

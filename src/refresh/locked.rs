@@ -30,7 +30,7 @@ impl Gate {
     /// How many refreshes of these tokens in a row, this one included, were refused for no known
     /// reason.
     pub(crate) fn unreadable(&mut self, tokens: &Tokens, outcome: Outcome) -> u32 {
-        let of = (tokens.epoch, tokens.generation);
+        let of = tokens.version();
         let before = self.unreadable.filter(|(before, _)| *before == of).map_or(0, |(_, n)| n);
         let count = match outcome {
             Outcome::Unreadable => before.saturating_add(1),

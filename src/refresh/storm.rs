@@ -66,7 +66,7 @@ impl Memory {
     /// the place has refused no new one. Once for each token.
     fn may_probe(&self, tokens: &Tokens, place: Place) -> bool {
         tokens.accepted_by(place.origin)
-            && self.probed != Some((tokens.epoch, tokens.generation))
+            && self.probed != Some(tokens.version())
             && !self.suspects.contains(&place)
     }
 
@@ -123,7 +123,7 @@ impl Storm {
                 return Some(left);
             }
             let accepted = place.is_some_and(|place| {
-                let on_trial = memory.trial == (tokens.epoch, tokens.generation)
+                let on_trial = memory.trial == tokens.version()
                     && memory.on_trial.iter().any(|of| of.origin == place.origin);
                 tokens.accepted_by(place.origin) && !on_trial
             });
@@ -166,7 +166,7 @@ impl Storm {
         if let Some(places) = self.accepted.get(place.origin) {
             places.remove(place);
         }
-        self.try_out((tokens.epoch, tokens.generation), place);
+        self.try_out(tokens.version(), place);
     }
 
     /// Waits for what `place` says to the tokens of that epoch and generation.
@@ -194,7 +194,7 @@ impl Storm {
         if let Some(place) = place
             && memory.refusal_at(now, place.origin).is_some()
         {
-            memory.probed = Some((refused.epoch, refused.generation));
+            memory.probed = Some(refused.version());
         }
     }
 
@@ -274,7 +274,7 @@ impl Storm {
         known: u32,
     ) -> Error {
         let mut memory = self.memory();
-        let of = (tokens.epoch, tokens.generation);
+        let of = tokens.version();
         // It has put nothing to the test.
         memory.probed.take_if(|probed| *probed == of);
         memory.cooldown.failed_at(now, of, error, known)
@@ -287,7 +287,7 @@ impl Storm {
 
     /// The failure that a refresh of `tokens` is still cooling down from.
     pub(crate) fn cooling_at(&self, now: Moment, tokens: &Tokens) -> Option<Error> {
-        self.memory().cooldown.left_at(now, (tokens.epoch, tokens.generation))
+        self.memory().cooldown.left_at(now, tokens.version())
     }
 
     /// A refresh succeeded: the trouble is over.

@@ -156,6 +156,12 @@ impl Core {
         refused: &Arc<Tokens>,
         place: Option<Place>,
     ) -> Result<Recovery, Error> {
+        // What has brought these may still be landing. It is not the refresh that they would share,
+        // and the next one is not begun without a look at what holds it back.
+        let landing = self.refreshing.under_way_before(refused.version());
+        if let Some(landing) = landing.filter(|_| self.newer_than(refused).is_none()) {
+            let _ = landing.wait().await?;
+        }
         let is_open = || {
             self.newer_than(refused).is_none() && self.refreshing.under_way(refused.epoch).is_none()
         };
@@ -213,5 +219,48 @@ impl Core {
 
     pub(crate) fn set_trouble(&self, trouble: Option<Error>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::endpoint::OAuth2Endpoint;
+    use crate::refresh::Joined;
+    use crate::session::Session;
+    use crate::store::MemoryStore;
+    use crate::token::{Birth, Identity, TokenResponse};
+
+    #[tokio::test]
+    async fn a_401_on_tokens_that_are_still_landing_begins_no_refresh_unasked() {
+        // Nobody is there: a refresh would fail.
+        let endpoint = OAuth2Endpoint::new("http://127.0.0.1:9/token", "client");
+        let builder = Session::builder("test", endpoint).origin("https://api.example");
+        let session = builder.store(MemoryStore::new()).build().unwrap();
+        session.log_in(TokenResponse::new("at").refresh_token("rt")).await.unwrap();
+        let core = session.core();
+        let before = core.state.tokens().unwrap();
+        let (mut landing, place) = (None, Place::new(0, &Method::GET, "/always"));
+        let _waiting: Joined<(), _> =
+            core.refreshing.join(before.version(), || None, |begun| landing = Some(begun));
+
+        let identity = Identity {
+            login: before.login.clone(),
+            epoch: before.epoch,
+            generation: before.generation + 1,
+            birth: Birth::Refresh,
+            key: None,
+        };
+        let response = TokenResponse::new("at2").refresh_token("rt2");
+        let brought = Tokens::received(&response, Some(&before), identity, Moment::now());
+        let brought = core.state.advance(before.epoch, &Arc::new(brought)).unwrap();
+        let mut recovery = Box::pin(core.recover(&brought, Some(place)));
+        assert!(timeout(Duration::ZERO, &mut recovery).await.is_err());
+        landing.unwrap().land(Ok(Arc::clone(&brought)));
+        assert!(matches!(recovery.await, Ok(Recovery::Withheld(_))));
+        assert!(core.refreshing.under_way(brought.epoch).is_none());
     }
 }

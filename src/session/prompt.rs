@@ -67,7 +67,7 @@ impl Started {
     }
 
     pub(super) fn with(tokens: &Tokens) -> Self {
-        let (epoch, generation) = (tokens.epoch, tokens.generation);
+        let (epoch, generation) = tokens.version();
         Self { epoch, generation, whose: Whose::of(tokens) }
     }
 
@@ -111,7 +111,7 @@ impl Core {
             }
             let has_moved_on = || self.state.epoch() != now.epoch;
             let joined = prompt.flight.join(
-                now.epoch,
+                (now.epoch, 0),
                 || match has_moved_on() {
                     true => Some(None),
                     false => prompt.failed_in(now.epoch).map(Some),

@@ -71,7 +71,7 @@ impl Core {
     /// Reads the store on the session's thread, once for everybody who wants it.
     fn start_to_look(self: &Arc<Self>) -> Joined<(), ()> {
         self.reading.join(
-            0,
+            (0, 0),
             || None::<()>,
             |landing| {
                 let core = Arc::clone(self);

@@ -30,7 +30,7 @@ impl Core {
         let start = |landing| self.start_refresh(refused, why, landing);
         // A refresh of older tokens may have just landed with the ones refused here.
         let is_new = |tokens: &Arc<Tokens>| tokens.supersede(refused);
-        self.refreshing.fly(refused.epoch, look_again, start, is_new).await
+        self.refreshing.fly(refused.version(), look_again, start, is_new).await
     }
 
     /// Refreshes in the background, unless that is under way or has just failed.
@@ -38,7 +38,7 @@ impl Core {
         if tokens.refresh.is_some() {
             // Nobody waits for it.
             drop(self.refreshing.join(
-                tokens.epoch,
+                tokens.version(),
                 || self.newer_than(tokens).or_else(|| self.cooling(tokens).map(Err)),
                 |landing| self.start_refresh(tokens, Why::Ahead, landing),
             ));

@@ -89,7 +89,7 @@ impl Scene {
         };
         let start = |landing| self.start(refused, landing);
         let is_newer = |tokens: &Arc<Tokens>| tokens.supersede(refused);
-        self.0.refreshing.fly(refused.epoch, look_again, start, is_newer).await
+        self.0.refreshing.fly(refused.version(), look_again, start, is_newer).await
     }
 
     /// The transaction: sends, keeps, tells.
@@ -277,7 +277,7 @@ fn after_a_logout_nobody_waits_and_what_the_refresh_brings_is_nobodys() {
         assert!(scene.refresh(&refused).await.unwrap_err().is_logged_out());
         for request in requests {
             match ends(request).await {
-                Ok(tokens) => assert_eq!((tokens.epoch, tokens.generation), (1, 1)),
+                Ok(tokens) => assert_eq!(tokens.version(), (1, 1)),
                 Err(error) => assert!(error.is_logged_out()),
             }
         }
