@@ -138,10 +138,17 @@ impl Error {
             || self.login_error().is_some_and(Self::is_denied)
     }
 
-    /// The server refuses the access token, and the session has no refresh token to get another;
-    /// or the token endpoint has refused three refreshes in a row without saying why, or for a
-    /// reason that nobody knows. A new login helps. Nothing was cleared.
+    /// A new login helps, and nothing was cleared: the server refuses the access token, and the
+    /// session has no refresh token to get another; or the token endpoint has refused three
+    /// refreshes in a row without saying why, or for a reason that nobody knows; or the store holds
+    /// what is no record, or has lost the one that it held ([`is_store`](Self::is_store) as well).
     pub fn is_login_required(&self) -> bool {
+        let is_mended = |error: &StoreError| error.is_corrupt() || error.is_lost();
+        self.asks_for_login() || self.is_store() && self.store_error().is_some_and(is_mended)
+    }
+
+    /// The same, by the server's word.
+    pub(crate) fn asks_for_login(&self) -> bool {
         matches!(self.inner.kind, Kind::LoginRequired(_))
     }
 

@@ -4,6 +4,7 @@ mod builder;
 pub use builder::SessionBuilder;
 mod core;
 pub(crate) use core::{Core, Recovery};
+mod declined;
 mod keep_alive;
 pub use keep_alive::KeepAlive;
 mod login;
@@ -70,13 +71,16 @@ impl Session {
     }
 
     /// Whether somebody is logged in, as far as this machine knows: reads the store if that was
-    /// not done yet, and asks no server.
+    /// not done yet, and asks no server. Without a refresh token, a login ends with its access token.
     ///
     /// # Errors
-    /// The store can't be read, or holds something that isn't a record of this session.
+    /// The store can't be read, or holds something that isn't a record of this session. Where a login
+    /// would put that right, the error is [`is_login_required`](Error::is_login_required).
     pub async fn is_logged_in(&self) -> Result<bool, Error> {
+        self.core().may_ask_again();
         self.core().know().await?;
-        Ok(self.core().state.tokens().is_some())
+        let tokens = self.core().state.tokens();
+        Ok(tokens.is_some_and(|tokens| tokens.go_on_at(Moment::now())))
     }
 
     /// Keeps the tokens of a login, in place of any before. Requests that started earlier never
@@ -197,7 +201,7 @@ impl Session {
             store: core.store.describe(),
             endpoint: core.endpoint.id(),
             account: core.account.clone(),
-            logged_in: tokens.is_some(),
+            logged_in: tokens.is_some_and(|tokens| tokens.go_on_at(now)),
             logout_reason: core.state.logout_reason(),
             received_at: tokens.map(|tokens| tokens.received_at).filter(|at| *at != UNIX_EPOCH),
             expires_at: tokens.and_then(|tokens| Some(tokens.expiry.as_ref()?.at.wall)),

@@ -120,6 +120,8 @@ enum Kind {
     Unavailable,
     /// In time.
     NoAnswer,
+    /// Of a record that nobody has removed.
+    Lost,
     Corrupt,
 }
 
@@ -163,6 +165,18 @@ impl StoreError {
             limit.as_secs_f64()
         );
         Self::new(Kind::NoAnswer, message)
+    }
+
+    pub(crate) fn lost() -> Self {
+        Self::new(
+            Kind::Lost,
+            "it has no entry any more, though nobody has logged out: unlock or restore it, or log \
+             in again",
+        )
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.kind == Kind::Lost
     }
 
     pub(crate) fn is_no_answer(&self) -> bool {

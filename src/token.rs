@@ -258,6 +258,11 @@ impl Tokens {
         self.expiry.as_ref().map_or(Freshness::Fresh, |expiry| expiry.freshness_at(now))
     }
 
+    /// Whether they can be used, or replaced: without a refresh token they end with the access token.
+    pub(crate) fn go_on_at(&self, now: Moment) -> bool {
+        self.refresh.is_some() || self.freshness_at(now) != Freshness::Expired
+    }
+
     /// Which ones they are for this session: the epoch, and the generation in it.
     pub(crate) fn version(&self) -> (u64, u64) {
         (self.epoch, self.generation)

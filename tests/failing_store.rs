@@ -252,6 +252,69 @@ async fn a_store_that_cannot_be_read_for_now_logs_nobody_out_and_sends_nothing()
     assert_eq!(logouts.all(), []);
 }
 
+/// Locked, until somebody unlocks it elsewhere; each read asks a person, who says no.
+#[derive(Clone, Default)]
+struct Declined {
+    memory: MemoryStore,
+    is_locked: Arc<AtomicBool>,
+    prompts: Arc<AtomicUsize>,
+}
+
+impl TokenStore for Declined {
+    fn describe(&self) -> String {
+        "a store whose prompt is declined".to_owned()
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        if self.is_locked.load(Ordering::SeqCst) {
+            self.prompts.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::locked("nobody unlocked it"));
+        }
+        self.memory.load()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), StoreError> {
+        self.memory.save(record)
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.memory.clear()
+    }
+
+    fn asks_a_person(&self) -> bool {
+        self.is_locked.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn a_person_who_says_no_to_the_prompt_is_not_asked_again_by_each_request() {
+    let server = MockServer::start();
+    let store = Declined::default();
+    let session = |store: &Declined| builder(&server).store(store.clone()).build().unwrap();
+    session(&store).log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    store.is_locked.store(true, Ordering::SeqCst);
+    let session = session(&store);
+    let client = client(&session);
+    let get = || client.get(server.api_url("x")).send();
+    for _ in 0..20 {
+        let error = soon(get()).await.unwrap_err();
+        let error = found(&error);
+        assert!(error.is_store() && error.is_transient() && !error.is_logged_out(), "{error:?}");
+        let wait = error.retry_after().unwrap();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(15), "{wait:?}");
+    }
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
+    // Who asks the session itself is a person's doing.
+    assert!(soon(session.is_logged_in()).await.unwrap_err().is_store());
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 2);
+    soon(get()).await.unwrap_err();
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 2);
+
+    store.is_locked.store(false, Ordering::SeqCst);
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    assert_eq!(server.counters().token_requests, 0);
+}
+
 #[tokio::test]
 async fn a_store_that_hangs_is_a_transient_error_within_three_seconds_and_blocks_no_exit() {
     let server = MockServer::start();

@@ -9,12 +9,13 @@ mod secret_service;
 mod support;
 
 use std::error::Error as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mock_server::{MockServer, Route};
 use reqwest_reauth::{Error, KeychainStore, Record, Session, SessionBuilder, TokenStore};
-use support::{client, endpoint, found, join_all, refresh_tokens_sent, soon, tokens};
+use support::{client, endpoint, found, join_all, programs, refresh_tokens_sent, soon, tokens};
 
 use crate::keychain::{in_a_session, without_a_session};
 use crate::secret_service::SecretService;
@@ -174,6 +175,7 @@ fn a_damaged_record_is_an_error_and_kept_aside_by_the_next_login() {
             let session = program.session();
             let error = session.is_logged_in().await.unwrap_err();
             assert!(error.is_store() && !error.is_transient() && !error.is_logged_out());
+            assert!(error.is_login_required());
             assert!(chain(&error).contains("damaged: log in again"), "{}", chain(&error));
             session.log_in(tokens(&program.server.log_in("alice"))).await.unwrap();
             let [_, (aside, bytes)] = keychain.entries(SERVICE).try_into().unwrap();
@@ -194,6 +196,7 @@ fn an_entry_that_was_lost_is_no_logout() {
         keychain.take(SERVICE, "default");
         let error = program.session().is_logged_in().await.unwrap_err();
         assert!(error.is_store() && error.is_transient() && !error.is_logged_out(), "{error:?}");
+        assert!(error.is_login_required());
         assert!(chain(&error).contains("though nobody has logged out"), "{}", chain(&error));
         // Who has a token goes on; nothing is spent.
         assert_eq!(program.get(&running).await.unwrap(), 200);
@@ -209,6 +212,47 @@ fn an_entry_that_was_lost_is_no_logout() {
         program.session().log_out().await.unwrap();
         assert!(!program.session().is_logged_in().await.unwrap());
     });
+}
+
+#[test]
+fn the_clis_next_login_takes_the_place_of_an_entry_that_was_lost() {
+    in_a_session(
+        "the_clis_next_login_takes_the_place_of_an_entry_that_was_lost",
+        async |keychain| {
+            let program = Program::new();
+            let (server, directory) = (&program.server, program.state.path());
+            let [tokens, config, state] =
+                ["tokens.json", "config", "state"].map(|name| directory.join(name));
+            let run = |args: &[&str]| {
+                let output = Command::new(programs::build("cli"))
+                    .args(args)
+                    .args(["--config-dir".as_ref(), config.as_os_str()])
+                    .args(["--state-dir".as_ref(), state.as_os_str()])
+                    .stdin(Stdio::null())
+                    .output()
+                    .unwrap();
+                (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+            };
+            let log_in = || {
+                std::fs::write(&tokens, server.log_in("alice").json()).unwrap();
+                let (url, origin) = (server.token_url(), server.origin());
+                let mut args = vec!["login", "--tokens-file", tokens.to_str().unwrap()];
+                args.extend(["--token-endpoint", &url, "--origin", &origin, "--client-id", "cli"]);
+                run(&args)
+            };
+            let call = || run(&["call", &server.api_url("things")]);
+            assert_eq!(log_in().0, 0);
+            assert_eq!(call().0, 0);
+            let [(account, _)] = keychain.entries("reqwest-reauth-cli").try_into().unwrap();
+            keychain.take("reqwest-reauth-cli", &account);
+            let (code, said) = call();
+            assert_eq!(code, 3, "{said}");
+            assert!(said.contains("log in again: cli login --profile default"), "{said}");
+            let (code, said) = log_in();
+            assert_eq!(code, 0, "{said}");
+            assert_eq!(call().0, 0);
+        },
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use mock_server::MockServer;
-use reqwest_reauth::{AccessToken, LogoutReason, MemoryStore, Record, TokenStore};
+use reqwest_reauth::{AccessToken, LogoutReason, MemoryStore, Record, TokenResponse, TokenStore};
 use support::steps::{names, user};
 use support::{
     Fixture, access_tokens_sent, builder, client, join_all, refresh_tokens_sent, soon, tokens,
@@ -30,6 +30,26 @@ async fn the_events_tell_the_story_in_order() {
     );
     drop(session);
     assert!(soon(events.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_login_without_a_refresh_token_ends_with_its_access_token() {
+    let server = MockServer::start();
+    let session = builder(&server).store(MemoryStore::new()).build().unwrap();
+    let issued = server.log_in("alice");
+    let given = || TokenResponse::new(&issued.access_token);
+    let over = || given().expires_in(Duration::from_millis(1));
+    for (given, goes_on) in [
+        (given(), true),
+        (given().expires_in(Duration::from_secs(60)), true),
+        (over(), false),
+        (over().refresh_token(&issued.refresh_token), true),
+    ] {
+        session.log_in(given).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(session.is_logged_in().await.unwrap(), goes_on);
+        assert_eq!(session.status().await.unwrap().is_logged_in(), goes_on);
+    }
 }
 
 #[tokio::test]

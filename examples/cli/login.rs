@@ -87,9 +87,9 @@ async fn take_over(account: &Account, tokens: TokenResponse) -> Result<(), Troub
     .with_advice("get new ones, or log in with --browser or --device"))
 }
 
-/// A login puts right what is damaged; a keychain that doesn't answer it can't.
+/// A login puts right what is damaged or lost; a keychain that doesn't answer it can't.
 fn may_be_replaced(error: reqwest_reauth::Error) -> Result<(), Trouble> {
-    match error.is_store() && error.is_transient() {
+    match error.is_store() && !error.is_login_required() {
         true => Err(error.into()),
         false => Ok(()),
     }

@@ -139,16 +139,16 @@ impl Trouble {
     fn of_session(error: &reqwest_reauth::Error) -> Self {
         let kind = match error {
             e if e.is_logged_out() => Kind::LoggedOut,
+            e if e.is_store() => Kind::Store,
             e if e.is_login_required() || e.is_denied() => Kind::LoginRequired,
             e if e.is_timeout() => Kind::Timeout,
-            e if e.is_store() => Kind::Store,
             e if e.is_configuration() => Kind::Configuration,
             e if e.is_transient() => Kind::Transient,
             _ => Kind::Other,
         };
         let mut trouble = Self::new(kind, chain(error));
-        if kind == Kind::Store && !error.is_transient() {
-            // What is stored is damaged: a login replaces it.
+        if kind == Kind::Store && error.is_login_required() {
+            // What is stored is damaged or lost: a login replaces it.
             trouble.exit = Exit::LoginNeeded;
         }
         match error.retry_after() {

@@ -16,6 +16,7 @@ use crate::lock::ProcessLock;
 use crate::origin::Origin;
 use crate::refresh::{Gate, Place, SingleFlight, Storm};
 use crate::session::Counters;
+use crate::session::declined::Declined;
 use crate::session::logout::Farewells;
 use crate::session::prompt::{Prompt, Started};
 use crate::session::refreshing::Why;
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     /// Why the locks may be held for long: a store that fails or hangs.
     pub(crate) trouble: Mutex<Option<Error>>,
     pub(crate) last_look: Mutex<Option<Instant>>,
+    pub(crate) declined: Mutex<Declined>,
 }
 
 pub(crate) type OnLogout = Arc<dyn Fn(LogoutReason) + Send + Sync>;
@@ -145,7 +147,7 @@ impl Core {
             recovery => return recovery,
         };
         match self.or_log_in(&Started::with(refused), error).await {
-            Err(error) if error.is_login_required() => Ok(Recovery::LoginRequired(error)),
+            Err(error) if error.asks_for_login() => Ok(Recovery::LoginRequired(error)),
             result => result.map(Recovery::Replay),
         }
     }

@@ -86,7 +86,7 @@ impl Core {
         started: &Started,
         error: Error,
     ) -> Result<Arc<Tokens>, Error> {
-        let is_over = error.is_logged_out() || error.is_login_required();
+        let is_over = error.is_logged_out() || error.asks_for_login();
         let Some(prompt) = self.prompt.as_ref().filter(|_| is_over) else {
             return Err(error);
         };
@@ -100,7 +100,7 @@ impl Core {
                     let is_same = started.whose.may_be(tokens);
                     return if is_same { Ok(Arc::clone(tokens)) } else { Err(error) };
                 }
-                Phase::LoggedIn(_) if !error.is_login_required() => return Err(error),
+                Phase::LoggedIn(_) if !error.asks_for_login() => return Err(error),
                 // The question stands: its answer is a login like any other.
                 Phase::LoggedIn(tokens) if started.is_helped_by(tokens) => {
                     return Ok(Arc::clone(tokens));

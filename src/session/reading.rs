@@ -1,12 +1,13 @@
 //! What the store says: read once at the start, and again where there may be news.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{Joined, JournalKey, Locked};
 use crate::session::Core;
+use crate::session::declined::Declined;
 use crate::session::state::Phase;
 use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unreadable};
 use crate::token::{Birth, Freshness, Moment, Tokens};
@@ -83,14 +84,7 @@ impl Core {
                         // The store failed at the time; it may work by now.
                         let _ = core.finish_logout(0, core.thread.enter(), Patience::None).await;
                     }
-                    // Only who knows nothing yet waits for a person.
-                    let result = match core.state.now().phase {
-                        Phase::Unknown => {
-                            core.read_store(core.store.read_patiently(Kept::load)).await
-                        }
-                        _ => core.read_store(core.store.read(Kept::load)).await,
-                    };
-                    landing.land(result);
+                    landing.land(core.read_unless_declined().await);
                 });
             },
         )
@@ -113,6 +107,33 @@ impl Core {
             self.logged_out_elsewhere(&tokens);
         }
         Ok(stored)
+    }
+
+    /// Reads the store, unless a person was asked to unlock it a moment ago, and it still is locked:
+    /// that would ask them again.
+    async fn read_unless_declined(&self) -> Result<(), Error> {
+        let declined = self.declined().error_at(Instant::now());
+        if let Some(error) = declined
+            && self.store.asks_a_person().await
+        {
+            self.looked(Instant::now());
+            return Err(error);
+        }
+        // Only who knows nothing yet waits for a person.
+        let result = match self.state.now().phase {
+            Phase::Unknown => self.read_store(self.store.read_patiently(Kept::load)).await,
+            _ => self.read_store(self.store.read(Kept::load)).await,
+        };
+        self.declined().note(Instant::now(), result)
+    }
+
+    /// A person wants to know: they may be asked to unlock the store, whatever they said before.
+    pub(crate) fn may_ask_again(&self) {
+        self.declined().forget();
+    }
+
+    fn declined(&self) -> MutexGuard<'_, Declined> {
+        self.declined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_store(

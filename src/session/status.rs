@@ -32,7 +32,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether somebody is logged in.
+    /// Whether somebody is logged in: as [`is_logged_in`](crate::Session::is_logged_in).
     pub fn is_logged_in(&self) -> bool {
         self.logged_in
     }

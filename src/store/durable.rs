@@ -24,7 +24,12 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes sure that so many bytes can be written by [`replace_from`], whoever fills the disk.
 pub(crate) fn reserve(room: &Path, bytes: usize) -> io::Result<()> {
-    let mut file = undisturbed(|| private().create(true).truncate(true).open(room))?;
+    // Never what a link leads to, that somebody has put there.
+    match undisturbed(|| fs::remove_file(room)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = undisturbed(|| private().create_new(true).open(room))?;
     file.write_all(&vec![0; bytes])?;
     file.sync_all()
 }
@@ -183,6 +188,21 @@ mod tests {
             if attempts.get() > failures { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
         });
         (attempts.get(), result.is_ok())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn room_is_made_in_place_of_a_link_and_not_where_it_leads() {
+        let directory = tempfile::tempdir().unwrap();
+        let [room, theirs] = ["tokens.room", "theirs"].map(|name| directory.path().join(name));
+        fs::write(&theirs, "precious").unwrap();
+        std::os::unix::fs::symlink(&theirs, &room).unwrap();
+        for bytes in [300, 200] {
+            reserve(&room, bytes).unwrap();
+            assert_eq!(fs::read_to_string(&theirs).unwrap(), "precious");
+            let metadata = fs::symlink_metadata(&room).unwrap();
+            assert_eq!((metadata.is_file(), metadata.len()), (true, bytes as u64));
+        }
     }
 
     #[test]

@@ -101,10 +101,7 @@ impl Kept {
         }
         // Look again: another program may have logged in between the two.
         match self.store.load()? {
-            None => Err(StoreError::unavailable(
-                "it has no entry any more, though nobody has logged out: unlock or restore it, \
-                 or log in again",
-            )),
+            None => Err(StoreError::lost()),
             record => Ok(record),
         }
     }

@@ -207,7 +207,7 @@ impl StoreThread {
     }
 
     /// Whether the store makes us wait because a person is asked to unlock it.
-    async fn asks_a_person(&self) -> bool {
+    pub(crate) async fn asks_a_person(&self) -> bool {
         if self.asking.swap(true, Ordering::SeqCst) {
             return false;
         }

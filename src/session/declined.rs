@@ -1,0 +1,74 @@
+//! What a person did not unlock when asked to: they are not asked again at once.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::store::StoreError;
+
+/// Prompts that came to nothing, since the store was last read.
+#[derive(Debug, Default)]
+pub(crate) struct Declined {
+    last: Option<(Error, Instant)>,
+    wait: Duration,
+}
+
+impl Declined {
+    /// What reading the store came to, now.
+    pub(super) fn note<T>(&mut self, now: Instant, result: Result<T, Error>) -> Result<T, Error> {
+        let error = match result {
+            Err(error) if error.store_error().is_some_and(StoreError::is_locked) => error,
+            result => {
+                *self = Self::default();
+                return result;
+            }
+        };
+        self.wait = (self.wait * 2).clamp(WAIT_MIN, WAIT_MAX);
+        self.last = Some((error.clone(), now + self.wait));
+        Err(error.with_retry_after(Some(self.wait)))
+    }
+
+    /// The error of the last prompt, where the next one should wait.
+    pub(super) fn error_at(&self, now: Instant) -> Option<Error> {
+        let (error, until) = self.last.as_ref()?;
+        let left = until.saturating_duration_since(now);
+        (!left.is_zero()).then(|| error.clone().with_retry_after(Some(left)))
+    }
+
+    /// The person wants to be asked.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
+/// Who has said no by mistake does not wait long; who means it is hardly ever asked.
+const WAIT_MIN: Duration = Duration::from_secs(15);
+const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_no_doubles_the_wait_up_to_five_minutes_and_what_is_read_ends_it() {
+        let (mut declined, now) = (Declined::default(), Instant::now());
+        let locked = || Err::<(), _>(Error::store("test", StoreError::locked("it is locked")));
+        let seconds = Duration::from_secs;
+        for wait in [15, 30, 60, 120, 240, 300, 300].map(seconds) {
+            let error = declined.note(now, locked()).unwrap_err();
+            assert_eq!(error.retry_after(), Some(wait));
+            let left = |at| declined.error_at(at).and_then(|error| error.retry_after());
+            assert_eq!(left(now + seconds(5)), Some(wait - seconds(5)));
+            assert_eq!(left(now + wait), None);
+        }
+        declined.forget();
+        assert!(declined.error_at(now).is_none());
+        assert_eq!(declined.note(now, locked()).unwrap_err().retry_after(), Some(WAIT_MAX));
+        declined.note(now, Ok(())).unwrap();
+        assert!(declined.error_at(now).is_none());
+        assert_eq!(declined.note(now, locked()).unwrap_err().retry_after(), Some(WAIT_MIN));
+        let hung = Error::store("test", StoreError::unavailable("it is hung"));
+        let error = declined.note(now, Err::<(), _>(hung)).unwrap_err();
+        assert_eq!(error.retry_after(), None);
+        assert!(declined.error_at(now).is_none());
+    }
+}
