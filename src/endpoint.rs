@@ -100,6 +100,8 @@ pub trait TokenEndpoint: Send + Sync + 'static {
 pub struct RefreshError {
     outcome: Outcome,
     message: String,
+    /// What the server asked for.
+    retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -112,7 +114,7 @@ pub(crate) enum Outcome {
     /// The server refused it for good (`invalid_grant`).
     Rejected,
     /// The server declined to look at it for now.
-    Busy(Option<Duration>),
+    Busy,
     /// The server refused the request, not the token.
     Misconfigured,
     /// A refusal for no known reason: the token may be spent.
@@ -142,8 +144,7 @@ impl RefreshError {
 
     /// The server is too busy and has not looked at the token (429, or 503 with `Retry-After`).
     pub fn busy(message: impl Into<String>, retry_after: Option<Duration>) -> Self {
-        let retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
-        Self::new(Outcome::Busy(retry_after), message)
+        Self::new(Outcome::Busy, message).with_wait(retry_after)
     }
 
     /// The request was refused for a reason that the program has to put right, such as
@@ -169,8 +170,9 @@ impl RefreshError {
     /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
     /// the other error codes of RFC 6749 §5.2, RFC 8707's `invalid_target`, redirects, 404, 405 and
     /// 410 are [`misconfigured`](Self::misconfigured); anything else is
-    /// [`unexpected`](Self::unexpected), and the third 4xx in a row without an error code, or
-    /// answer with one that nobody knows, and without `Retry-After`, makes a login [required](crate::Error::is_login_required).
+    /// [`unexpected`](Self::unexpected), with the wait that `Retry-After` asks for. The third 4xx in a
+    /// row without an error code, or answer with one that nobody knows, and without `Retry-After`,
+    /// makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         answer::refusal(TOKEN_ENDPOINT, status, headers, body, &[])
     }
@@ -181,15 +183,24 @@ impl RefreshError {
         self
     }
 
+    /// As long as the server has asked for, within bounds.
+    fn with_wait(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
+        self
+    }
+
+    /// Whether asking again later, with nothing changed, makes sense to the server.
+    pub(crate) fn is_for_now(&self) -> bool {
+        matches!(self.outcome, Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy)
+            || self.retry_after.is_some()
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         self.outcome
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self.outcome {
-            Outcome::Busy(retry_after) => retry_after,
-            _ => None,
-        }
+        self.retry_after
     }
 
     pub(crate) fn configuration_hint(&self) -> Option<&'static str> {
@@ -216,7 +227,7 @@ impl RefreshError {
     }
 
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), source: None }
+        Self { outcome, message: message.into(), retry_after: None, source: None }
     }
 }
 

@@ -140,8 +140,8 @@ impl Error {
 
     /// A new login helps, and nothing was cleared: the server refuses the access token, and the
     /// session has no refresh token to get another; or the token endpoint has refused three
-    /// refreshes in a row without saying why, or for a reason that nobody knows; or the store holds
-    /// what is no record, or has lost the one that it held ([`is_store`](Self::is_store) as well).
+    /// refreshes in a row without saying why, or for a reason that nobody knows, or has answered twice with
+    /// another user's tokens; or the store holds what is no record, or has lost the one that it held ([`is_store`](Self::is_store) as well).
     pub fn is_login_required(&self) -> bool {
         let is_mended = |error: &StoreError| error.is_corrupt() || error.is_lost();
         self.asks_for_login() || self.is_store() && self.store_error().is_some_and(is_mended)
@@ -216,6 +216,11 @@ impl Error {
 
     pub(crate) fn refused_for_no_known_reason(cause: RefreshError) -> Self {
         let what = "the token endpoint keeps refusing to refresh for no known reason: log in";
+        Self::new(Kind::LoginRequired(what), Some(cause.into()))
+    }
+
+    pub(crate) fn of_another_user(cause: RefreshError) -> Self {
+        let what = "the token endpoint goes on answering for another user: log in";
         Self::new(Kind::LoginRequired(what), Some(cause.into()))
     }
 

@@ -54,15 +54,11 @@ impl Request {
 
 /// What a token request's failure means where there is no session yet.
 fn failed(error: RefreshError) -> Error {
-    match error.outcome() {
-        Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy(_) | Outcome::Misconfigured => {
-            Error::server(error)
-        }
-        Outcome::Rejected | Outcome::Unreadable | Outcome::Unexpected => Error::unfinished(
-            Unfinished::Failed("the authorization server gave no tokens".to_owned()),
-            Some(error.into()),
-        ),
+    if error.is_for_now() || error.outcome() == Outcome::Misconfigured {
+        return Error::server(error);
     }
+    let what = "the authorization server gave no tokens".to_owned();
+    Error::unfinished(Unfinished::Failed(what), Some(error.into()))
 }
 
 /// An answer, or none within the time that it may take.

@@ -31,7 +31,7 @@ pub(crate) use storm::{Place, Storm};
 mod trace;
 pub(crate) use trace::{Failure, Known, Trace};
 mod unsaved;
-pub(crate) use unsaved::Unsaved;
+use unsaved::Unsaved;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,17 +50,23 @@ pub(crate) enum Refreshed {
     /// The store had newer tokens: nothing was sent.
     Adopted(Arc<Tokens>),
     New(Arc<Tokens>),
-    /// New tokens that are nowhere but in memory: [`Unsaved::keep_saving`] goes on.
-    Unsaved(Arc<Tokens>, Unsaved),
 }
 
+/// What a transaction came to, and what it has left to do where new tokens are nowhere but in
+/// memory: [`Unsaved::keep_saving`] goes on.
+pub(crate) type Transacted = (Result<Refreshed, Error>, Option<Unsaved>);
+
 /// Replaces `refused` by newer tokens of the same login.
-pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Result<Refreshed, Error> {
+pub(crate) async fn transaction(core: &Arc<Core>, refused: &Tokens) -> Transacted {
     let asked = SystemTime::now();
     // Before the locks: a person may be asked.
-    prepare(core.endpoint.as_ref()).await.map_err(Error::refresh)?;
+    if let Err(error) = prepare(core.endpoint.as_ref()).await {
+        return (Err(Error::refresh(error)), None);
+    }
     match attempt(core, refused, asked).await {
-        Err(error) if core.is_unlocked_after(&error).await => attempt(core, refused, asked).await,
+        (Err(error), None) if core.is_unlocked_after(&error).await => {
+            attempt(core, refused, asked).await
+        }
         result => result,
     }
 }
@@ -72,39 +78,32 @@ pub(crate) async fn prepare(endpoint: &dyn TokenEndpoint) -> Result<(), RefreshE
     })
 }
 
-async fn attempt(
-    core: &Arc<Core>,
-    refused: &Tokens,
-    asked: SystemTime,
-) -> Result<Refreshed, Error> {
+async fn attempt(core: &Arc<Core>, refused: &Tokens, asked: SystemTime) -> Transacted {
     step("waiting");
-    let mut locked = Locked::wait_in_line(core).await?;
+    let mut locked = match Locked::wait_in_line(core).await {
+        Ok(locked) => locked,
+        Err(error) => return (Err(error), None),
+    };
     step("locked");
-    match refresh(core, &mut locked, refused, asked).await {
-        Ok(Committed::Saved(tokens)) => {
-            locked.leave(core).await;
-            Ok(Refreshed::New(tokens))
+    let result = match refresh(core, &mut locked, refused, asked).await {
+        Ok(Committed::Unsaved(tokens, presented, useless)) => {
+            let result = useless.map_or_else(|| Ok(Refreshed::New(Arc::clone(&tokens))), Err);
+            return (result, Some(Unsaved { locked, tokens, presented }));
         }
-        Ok(Committed::Unsaved(tokens, presented)) => {
-            let unsaved = Unsaved { locked, tokens: Arc::clone(&tokens), presented };
-            Ok(Refreshed::Unsaved(tokens, unsaved))
-        }
-        Ok(Committed::Adopted(tokens)) => {
-            locked.leave(core).await;
-            Ok(Refreshed::Adopted(tokens))
-        }
-        Err(error) => {
-            locked.leave(core).await;
-            Err(error)
-        }
-    }
+        Ok(Committed::Saved(tokens)) => Ok(Refreshed::New(tokens)),
+        Ok(Committed::Adopted(tokens)) => Ok(Refreshed::Adopted(tokens)),
+        Err(error) => Err(error),
+    };
+    locked.leave(core).await;
+    (result, None)
 }
 
 enum Committed {
     Adopted(Arc<Tokens>),
     Saved(Arc<Tokens>),
-    /// And whose refresh token was presented for them.
-    Unsaved(Arc<Tokens>, Brief),
+    /// And whose refresh token was presented for them; also, where the access token is of no use,
+    /// why.
+    Unsaved(Arc<Tokens>, Brief, Option<Error>),
 }
 
 async fn refresh(
@@ -167,9 +166,13 @@ async fn refresh(
             step("answered");
             let answered = answered(core, locked, refused, &current, brief, &response, maybe_spent);
             return match answered.await? {
-                (Committed::Saved(tokens), Err(why)) => {
-                    let (brief, error) = (Brief::of(&tokens), Error::refresh(why));
+                (Committed::Saved(tokens), Some(error)) if error.is_transient() => {
+                    let brief = Brief::of(&tokens);
                     Err(tell_the_others(core, locked, &tokens, brief, error, earlier).await)
+                }
+                (Committed::Saved(_), Some(error)) => Err(error),
+                (Committed::Unsaved(tokens, presented, _), useless) => {
+                    Ok(Committed::Unsaved(tokens, presented, useless))
                 }
                 (committed, _) => Ok(committed),
             };
@@ -179,7 +182,7 @@ async fn refresh(
     let unreadable = locked.gate.unreadable(&current, error.outcome());
     match error.outcome() {
         // Known not to be spent by this transaction: an older question stays open.
-        Outcome::NotSent | Outcome::Busy(_) if !maybe_spent => {
+        Outcome::NotSent | Outcome::Busy if !maybe_spent => {
             // A mark that stays makes a revocation look like a lost answer, and no more.
             let _ = locked.write(core, Undo::Nothing, Kept::unmark).await;
         }
@@ -259,7 +262,7 @@ async fn answered(
     presented: Brief,
     response: &TokenResponse,
     sent_before: bool,
-) -> Result<(Committed, Result<(), RefreshError>), Error> {
+) -> Result<(Committed, Option<Error>), Error> {
     let identity = Identity {
         login: current.login.clone(),
         epoch: current.epoch,
@@ -275,8 +278,14 @@ async fn answered(
             Tokens::with_old_access(response, current, identity, has_ended)
         }
     };
-    let committed = commit(core, locked, Arc::new(tokens), presented).await?;
-    Ok((committed, usable.map_err(RefreshError::unexpected)))
+    let useless = usable.err().map(RefreshError::unexpected).map(|why| {
+        // The second time it is no slip.
+        match current.of_another && tokens.of_another {
+            true => Error::of_another_user(why),
+            false => Error::refresh(why),
+        }
+    });
+    Ok((commit(core, locked, Arc::new(tokens), presented).await?, useless))
 }
 
 /// The server refuses the refresh token for good: the session's end, unless the store has news.
@@ -372,7 +381,7 @@ async fn commit(
             core.set_trouble(Some(error.clone()));
             core.emit(Event::PersistFailed(error));
             locked.give_up_soon();
-            return Ok(Committed::Unsaved(published, presented));
+            return Ok(Committed::Unsaved(published, presented, None));
         }
         Ok(_) => {}
     }

@@ -151,6 +151,9 @@ pub(crate) struct Tokens {
     pub(crate) scope: Option<String>,
     /// Whose they are, where the server has said it. The same through all refreshes.
     pub(crate) subject: Option<Arc<str>>,
+    /// The refresh token came with the access token of another user: what it brings is theirs, unless
+    /// the server says that it isn't.
+    pub(crate) of_another: bool,
     /// `Bearer …`, ready to attach without an allocation.
     pub(crate) header: HeaderValue,
     /// What the journal is sealed with. `None` for tokens that another program put into the store.
@@ -207,6 +210,7 @@ impl Tokens {
                 .or_else(|| previous.and_then(|tokens| tokens.scope.clone())),
             subject: (previous.and_then(|tokens| tokens.subject.clone()))
                 .or_else(|| response.subject.as_deref().map(Arc::from)),
+            of_another: false,
             header: response.header(),
             key: identity.key,
             saved_by: program(),
@@ -220,11 +224,19 @@ impl Tokens {
     /// nobody else's (OpenID Connect Core §12.2).
     pub(crate) fn check_next(&self, response: &TokenResponse) -> Result<(), String> {
         response.check()?;
+        if self.is_followed_by_another(response) {
+            return Err("the server has answered with the tokens of another user".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether the answer is to be taken for another user's.
+    fn is_followed_by_another(&self, response: &TokenResponse) -> bool {
         match (&self.subject, &response.subject) {
-            (Some(before), Some(now)) if id_token::is_of_another(before, now) => {
-                Err("the server has answered with the tokens of another user".to_owned())
-            }
-            _ => Ok(()),
+            (Some(before), Some(now)) if self.of_another => **before != **now,
+            (Some(before), Some(now)) => id_token::is_of_another(before, now),
+            (_, None) => self.of_another,
+            (None, Some(_)) => false,
         }
     }
 
@@ -249,6 +261,7 @@ impl Tokens {
             received_at: previous.received_at,
             expiry: if refused { Some(ended) } else { previous.expiry },
             access: previous.access.clone(),
+            of_another: previous.is_followed_by_another(response),
             header: previous.header.clone(),
             ..Self::received(response, Some(previous), identity, now)
         }

@@ -148,15 +148,67 @@ async fn an_access_token_of_another_user_is_not_sent_and_the_refresh_token_with_
     let rotated = t.server.current_refresh_token(issued.family).unwrap();
     assert!(t.vault.text().unwrap().contains(&rotated));
 
+    // What bob's refresh token brings is his, also where nothing is said, and in another program.
     tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    let second = t.program();
+    let error = t.get(&second).await.unwrap_err();
+    let text = format!("{:#}", anyhow::Error::new(found(&error).clone()));
+    assert!(text.contains("another user"), "{text}");
+    assert!(found(&error).is_login_required() && !found(&error).is_logged_out(), "{error:?}");
+    assert_eq!(t.server.counters().api_requests, 1, "it was not sent either");
+    let again = t.server.current_refresh_token(issued.family).unwrap();
+    assert!(t.vault.text().unwrap().contains(&again));
+
+    // Unless the server says that it isn't.
     t.server.on_next(
         Route::Token,
         1,
         Fault::rewrite(|body| body["id_token"] = id_token("alice").into()),
     );
-    assert_eq!(t.get(&session).await.unwrap(), 200);
-    assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token, rotated]);
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token, rotated, again]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200, "it is over");
     assert_eq!((t.server.counters().reuses, t.logouts.all()), (0, vec![]));
+}
+
+#[tokio::test]
+async fn an_answer_of_no_use_that_could_not_be_saved_is_a_failure_and_no_refresh() {
+    let t = User::new();
+    let (session, issued) = t.logged_in().await;
+    let mut events = session.events();
+    t.server.expire_access_tokens();
+    let useless = Fault::rewrite(|body| body["access_token"] = "no\nheader".into());
+    t.server.on_next(Route::Token, 1, useless);
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    t.vault.fail(&[Call::Save]);
+    let journal = t.place("journal");
+    fs::create_dir(&journal).unwrap();
+    held.release();
+    let error = soon(request).await.unwrap().unwrap_err();
+    assert!(found(&error).is_transient() && !found(&error).is_store(), "{error:?}");
+    assert!(found(&error).retry_after().is_some());
+    let metrics = session.metrics();
+    assert_eq!((metrics.refreshes, metrics.refresh_failures), (0, 1));
+
+    // The refresh token that came with it is kept all the same, as soon as it can be.
+    fs::remove_dir(&journal).unwrap();
+    let mut told = Vec::new();
+    loop {
+        match soon(events.next()).await.unwrap() {
+            Event::Persisted => break,
+            event => told.push(event),
+        }
+    }
+    assert!(!told.iter().any(|event| matches!(event, Event::Refreshed)), "{told:?}");
+    t.vault.fail(&[]);
+    soon(session.drain()).await;
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.token_requests, counters.reuses), (2, 0));
+    assert_eq!(refresh_tokens_sent(&t.server)[0], issued.refresh_token);
 }
 
 #[tokio::test]
@@ -241,6 +293,7 @@ async fn a_journal_that_failed_takes_the_answer_later_though_the_store_does_not(
     let t = User::new();
     let Unsaved { session: _session, issued, mut events, path } =
         Unsaved::of(&t, |vault| vault.fail(&[Call::Save])).await;
+    assert!(t.place("room").is_file(), "the journal's room is left to it");
     fs::remove_dir(&path).unwrap();
     while !matches!(soon(events.next()).await.unwrap(), Event::Persisted) {}
     assert!(path.is_file());

@@ -87,7 +87,9 @@ pub(crate) fn refusal(
     let message = format!("{what} answered {code}");
     let is_later = error.as_deref().is_some_and(|error| LATER.contains(&error));
     match code {
-        200..300 if error.is_some() && !is_later => RefreshError::unreadable(message),
+        200..300 if error.is_some() && !is_later && retry_after.is_none() => {
+            RefreshError::unreadable(message)
+        }
         429 => RefreshError::busy(message, retry_after),
         503 if retry_after.is_some() => RefreshError::busy(message, retry_after),
         500 | 502 | 503 | 504 => RefreshError::no_answer(message),
@@ -96,10 +98,10 @@ pub(crate) fn refusal(
         )),
         404 | 405 | 410 => RefreshError::misconfigured(format!("{message}: check its URL")),
         // Said by a proxy, or of the connection.
-        407 | 408 => RefreshError::unexpected(message),
-        // Whatever it means with the other: not for ever.
+        407 | 408 => RefreshError::unexpected(message).with_wait(retry_after),
+        // Whatever it means with a wait: not for ever.
         400..500 if !is_later && retry_after.is_none() => RefreshError::unreadable(message),
-        _ => RefreshError::unexpected(message),
+        _ => RefreshError::unexpected(message).with_wait(retry_after),
     }
 }
 
@@ -150,7 +152,6 @@ mod tests {
         let refused = r#"{"error":"invalid_grant"}"#;
         let refused_long = r#"{"error":"invalid_grant","error_description":"Token is not active"}"#;
         let html = "<html><body>Sign in to the network</body></html>";
-        let busy = |seconds| Busy(Some(Duration::from_secs(seconds)));
         let none = &[][..];
         let after = |value: &'static str| [("retry-after", value)];
         type Row<'a> = (u16, &'a [(&'a str, &'a str)], &'a str, Outcome);
@@ -176,7 +177,7 @@ mod tests {
             (500, none, refused, NoAnswer),
             (502, none, refused, NoAnswer),
             (503, none, refused, NoAnswer),
-            (429, none, refused, Busy(None)),
+            (429, none, refused, Busy),
             (501, none, refused, Unexpected),
             // the program's own settings
             (401, none, r#"{"error":"invalid_client"}"#, Misconfigured),
@@ -262,23 +263,24 @@ mod tests {
                 Misconfigured,
             ),
             (400, none, r#"{"error": "unsupported_grant_type"}"#, Misconfigured),
-            // busy
+            // it has asked to wait
+            (200, &after("7"), r#"{"error":"rate_limit_exceeded"}"#, Unexpected),
             (400, &after("7"), r#"{"error":"rate_limit_exceeded"}"#, Unexpected),
             (403, &after("7"), html, Unexpected),
             (404, &after("7"), "", Misconfigured),
             (400, none, r#"{"error":"internal_failure"}"#, Unexpected),
-            (429, none, "", Busy(None)),
-            (429, &after("7"), "", busy(7)),
-            (429, &after(" 7 "), html, busy(7)),
-            (429, &after("0"), "", busy(0)),
-            (429, &after("86400"), "", busy(3600)),
-            (429, &after("99999999999999999999999"), "", busy(3600)),
-            (429, &after("-5"), "", Busy(None)),
-            (429, &after("soon"), "", Busy(None)),
-            (429, &after(""), "", Busy(None)),
-            (429, &after("Fri, 31 Dec 1999 23:59:59 GMT"), "", busy(0)),
-            (429, &after("Fri, 31 Dec 2100 23:59:59 GMT"), "", busy(3600)),
-            (503, &after("30"), html, busy(30)),
+            (429, none, "", Busy),
+            (429, &after("7"), "", Busy),
+            (429, &after(" 7 "), html, Busy),
+            (429, &after("0"), "", Busy),
+            (429, &after("86400"), "", Busy),
+            (429, &after("99999999999999999999999"), "", Busy),
+            (429, &after("-5"), "", Busy),
+            (429, &after("soon"), "", Busy),
+            (429, &after(""), "", Busy),
+            (429, &after("Fri, 31 Dec 1999 23:59:59 GMT"), "", Busy),
+            (429, &after("Fri, 31 Dec 2100 23:59:59 GMT"), "", Busy),
+            (503, &after("30"), html, Busy),
             (503, &after("soon"), html, NoAnswer),
             // the server, or something before it, broke
             (500, none, "", NoAnswer),
@@ -305,7 +307,7 @@ mod tests {
             (400, none, tokens, Unreadable),
             (407, none, r#"{"error":"interaction_required"}"#, Unexpected),
             (408, none, r#"{"error":"interaction_required"}"#, Unexpected),
-            (429, none, r#"{"error":"interaction_required"}"#, Busy(None)),
+            (429, none, r#"{"error":"interaction_required"}"#, Busy),
             (404, none, r#"{"error":"interaction_required"}"#, Misconfigured),
             (200, none, r#"{"error":"bad_refresh_token"}"#, Unreadable),
             (200, none, r#"{"error":"slow_down"}"#, Unexpected),
@@ -347,6 +349,39 @@ mod tests {
     }
 
     #[test]
+    fn the_wait_that_the_server_asks_for_is_taken_whatever_it_says_up_to_an_hour() {
+        let limited = r#"{"error":"rate_limit_exceeded"}"#;
+        let rows = [
+            (429, "7", "", Some(7)),
+            (429, " 7 ", limited, Some(7)),
+            (429, "0", "", Some(0)),
+            (429, "86400", "", Some(3600)),
+            (429, "99999999999999999999999", "", Some(3600)),
+            (429, "-5", "", None),
+            (429, "soon", "", None),
+            (429, "", "", None),
+            (429, "Fri, 31 Dec 1999 23:59:59 GMT", "", Some(0)),
+            (429, "Fri, 31 Dec 2100 23:59:59 GMT", "", Some(3600)),
+            (503, "30", "", Some(30)),
+            (503, "soon", "", None),
+            (400, "7", limited, Some(7)),
+            (403, "600", "<html>", Some(600)),
+            (403, "86400", "", Some(3600)),
+            (408, "7", "", Some(7)),
+            (200, "7", limited, Some(7)),
+            // It is over.
+            (400, "7", r#"{"error":"invalid_grant"}"#, None),
+        ];
+        for (status, said, body, expected) in rows {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, said.parse().unwrap())]);
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = classify(status, &headers, body.as_bytes(), &[]).unwrap_err();
+            let wait = error.retry_after();
+            assert_eq!(wait, expected.map(Duration::from_secs), "{status} {said:?} {body:?}");
+        }
+    }
+
+    #[test]
     fn an_alias_means_invalid_grant_and_no_more_than_that() {
         let aliases = ["refresh_token_reused".to_owned(), "invalid_client".to_owned()];
         let outcome = |status: u16, body: &str| {
@@ -358,7 +393,7 @@ mod tests {
         assert_eq!(outcome(400, r#"{"error":"invalid_grant"}"#), Rejected);
         assert_eq!(outcome(400, r#"{"error":"REFRESH_TOKEN_REUSED"}"#), Unreadable);
         assert_eq!(outcome(500, r#"{"error":"refresh_token_reused"}"#), NoAnswer);
-        assert_eq!(outcome(429, r#"{"error":"refresh_token_reused"}"#), Busy(None));
+        assert_eq!(outcome(429, r#"{"error":"refresh_token_reused"}"#), Busy);
         assert_eq!(outcome(400, r#"{"error":"invalid_scope"}"#), Misconfigured);
     }
 

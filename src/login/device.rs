@@ -9,7 +9,7 @@ use qrcode::render::unicode::Dense1x2;
 use reqwest::{Client, ClientBuilder, Url};
 
 use super::{Request, failed, has_no, in_time};
-use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, answer};
+use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata, answer};
 use crate::error::Error;
 use crate::token::TokenResponse;
 
@@ -149,12 +149,8 @@ impl DeviceLogin {
             (Some("slow_down"), _) => Ok(Look::SlowDown),
             (Some("access_denied"), _) => Err(Error::denied()),
             (Some("expired_token"), _) => Err(Error::login_timed_out()),
-            (_, error) => match error.outcome() {
-                Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy(_) => {
-                    Ok(Look::Unreachable(failed(error)))
-                }
-                _ => Err(failed(error)),
-            },
+            (_, error) if error.is_for_now() => Ok(Look::Unreachable(failed(error))),
+            (_, error) => Err(failed(error)),
         }
     }
 }

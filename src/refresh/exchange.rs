@@ -81,7 +81,7 @@ fn weight(error: &RefreshError) -> u8 {
     match error.outcome() {
         Outcome::Rejected => 2,
         Outcome::NoAnswer | Outcome::Unreadable | Outcome::Unexpected => 1,
-        Outcome::NotSent | Outcome::Busy(_) | Outcome::Misconfigured => 0,
+        Outcome::NotSent | Outcome::Busy | Outcome::Misconfigured => 0,
     }
 }
 

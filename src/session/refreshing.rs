@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::refresh::{Landing, Place, Refreshed, transaction};
+use crate::refresh::{Landing, Place, Refreshed, Transacted, transaction};
 use crate::session::Core;
 use crate::session::telling::{TARGET, Told};
 use crate::store::Patience;
@@ -84,7 +84,7 @@ impl Core {
             let started = Instant::now();
             // A task of its own, so that a panic in the endpoint's code is a result too.
             let task = async move { transaction(&inner, &refused).await }.in_current_span();
-            let result = tokio::spawn(task).await.unwrap_or_else(|e| Err(panicked(e)));
+            let result = tokio::spawn(task).await.unwrap_or_else(|e| (Err(panicked(e)), None));
             core.conclude(&of, Refresh { why, started }, result, landing).await;
         };
         let started = self.thread.spawn(work.instrument(span));
@@ -99,11 +99,10 @@ impl Core {
         self: &Arc<Self>,
         refused: &Tokens,
         Refresh { why, started }: Refresh,
-        result: Result<Refreshed, Error>,
+        (result, unsaved): Transacted,
         landing: Landing<Arc<Tokens>>,
     ) {
         let told = Told { took: started.elapsed(), waiters: landing.waiters() };
-        let mut unsaved = None;
         let result = match result {
             Ok(Refreshed::Adopted(tokens)) => {
                 self.storm.calm();
@@ -113,11 +112,6 @@ impl Core {
                 Ok(tokens)
             }
             Ok(Refreshed::New(tokens)) => {
-                told.refreshed();
-                Ok(self.made(refused, why, tokens))
-            }
-            Ok(Refreshed::Unsaved(tokens, rest)) => {
-                unsaved = Some(rest);
                 told.refreshed();
                 Ok(self.made(refused, why, tokens))
             }

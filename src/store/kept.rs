@@ -233,8 +233,12 @@ impl Kept {
     }
 
     fn put(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
-        self.notes.leave_room();
+        // A file's save may need it. The journal's, where it was late, goes on in it.
+        if !self.journaled {
+            self.notes.leave_room();
+        }
         self.save(record)?;
+        self.notes.leave_room();
         // Look again: whoever logs out notes it first, and then waits for the lock.
         Ok(if ended::is_out(&self.notes, &brief.login)? { Commit::Out } else { Commit::Saved })
     }

@@ -58,6 +58,7 @@ impl Record {
             refresh_expires_at: tokens.refresh_expires_at.map(millis),
             scope: tokens.scope.as_deref(),
             subject: tokens.subject.as_deref(),
+            of_another: tokens.of_another,
             server: tokens.server.as_deref(),
             issued_by: &pin.0,
             journal_key: key.map(JournalKey::to_hex),
@@ -113,6 +114,7 @@ impl Record {
             server,
             scope: fields.scope.take(),
             subject: fields.subject.take().map(Arc::from),
+            of_another: fields.of_another,
             header,
             key: fields.journal_key.as_deref().and_then(JournalKey::from_hex),
             saved_by: fields.saved_by.as_str().into(),
@@ -234,6 +236,8 @@ struct Fields<'a> {
     scope: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    of_another: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a ServerMetadata>,
     issued_by: &'a str,
@@ -264,6 +268,8 @@ struct Owned {
     #[serde(default)]
     subject: Option<String>,
     #[serde(default)]
+    of_another: bool,
+    #[serde(default)]
     server: Option<ServerMetadata>,
     issued_by: String,
     #[serde(default)]
@@ -278,6 +284,11 @@ impl Drop for Owned {
         self.refresh_token.zeroize();
         self.journal_key.zeroize();
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's way to ask")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn in_clear<S: Serializer>(
