@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::endpoint::RefreshError;
+use crate::endpoint::{Outcome, RefreshError};
 use crate::event::LogoutReason;
 use crate::store::StoreError;
 use crate::token::TokenResponse;
@@ -175,6 +175,12 @@ impl Error {
     /// Why the person who was asked did not log in again.
     fn login_error(&self) -> Option<&Self> {
         self.inner.source.as_ref()?.downcast_ref()
+    }
+
+    /// Nothing has left this machine.
+    pub(crate) fn was_not_sent(&self) -> bool {
+        let cause = self.inner.source.as_ref().and_then(|source| source.downcast_ref());
+        cause.is_some_and(|cause: &RefreshError| cause.outcome() == Outcome::NotSent)
     }
 
     pub(crate) fn store_error(&self) -> Option<&StoreError> {

@@ -29,7 +29,7 @@ pub(crate) use mark::Mark;
 mod storm;
 pub(crate) use storm::{Place, Storm};
 mod trace;
-pub(crate) use trace::{Failure, Known, Trace};
+pub(crate) use trace::{Failure, Failures, Known, Trace};
 mod unsaved;
 use unsaved::Unsaved;
 
@@ -142,9 +142,7 @@ async fn refresh(
         let message = format!("a refresh by {} failed a moment ago", failure.by);
         return Err(Error::refresh(RefreshError::busy(message, Some(left))));
     }
-
-    let earlier = failed.map_or(0, |failure| failure.count);
-
+    let row = failed.map_or_else(Failures::default, |failure| failure.row);
     let http = locked.http(core).map_err(Error::refresh)?;
     // From here on the program's end waits: what is sent may be spent.
     locked.enter(core)?;
@@ -168,7 +166,8 @@ async fn refresh(
             return match answered.await? {
                 (Committed::Saved(tokens), Some(error)) if error.is_transient() => {
                     let brief = Brief::of(&tokens);
-                    Err(tell_the_others(core, locked, &tokens, brief, error, earlier).await)
+                    let row = row.and(Outcome::Unexpected);
+                    Err(tell_the_others(core, locked, &tokens, brief, error, row).await)
                 }
                 (Committed::Saved(_), Some(error)) => Err(error),
                 (Committed::Unsaved(tokens, presented, _), useless) => {
@@ -179,7 +178,7 @@ async fn refresh(
         }
         Err(error) => error,
     };
-    let unreadable = locked.gate.unreadable(&current, error.outcome());
+    let row = row.and(error.outcome());
     match error.outcome() {
         // Known not to be spent by this transaction: an older question stays open.
         Outcome::NotSent | Outcome::Busy if !maybe_spent => {
@@ -200,12 +199,12 @@ async fn refresh(
         }
         _ => {}
     }
-    if unreadable >= UNREADABLE_MAX {
+    if row.unreadable >= UNREADABLE_MAX {
         return Err(Error::refused_for_no_known_reason(error));
     }
     let error = Error::refresh(error);
     if error.is_transient() {
-        return Err(tell_the_others(core, locked, &current, brief, error, earlier).await);
+        return Err(tell_the_others(core, locked, &current, brief, error, row).await);
     }
     Err(error)
 }
@@ -223,14 +222,14 @@ async fn tell_the_others(
     current: &Tokens,
     brief: Brief,
     error: Error,
-    earlier: u32,
+    row: Failures,
 ) -> Error {
     // Read first: who waits as long as the error says must not find the note still in force.
     let now = Moment::now();
-    let error = core.storm.failed_at(now, current, error, earlier);
+    let error = core.storm.failed_at(now, current, error, row.count.saturating_sub(1));
     let until = now.wall + error.retry_after().unwrap_or_default();
     // One that can't be told asks for itself.
-    let note = move |kept: &Kept| kept.note_failure(&brief, until, earlier);
+    let note = move |kept: &Kept| kept.note_failure(&brief, until, row);
     let _ = locked.write(core, Undo::Nothing, note).await;
     error
 }

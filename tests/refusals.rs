@@ -5,7 +5,8 @@ mod support;
 use mock_server::{Fault, Route};
 use reqwest_reauth::{Error, LoginRequired};
 use serde_json::json;
-use support::{Fixture, found, soon, tokens};
+use support::vault::User;
+use support::{Fixture, found, refresh_tokens_sent, soon, tokens};
 
 const HTML: &str = "<html><body>no</body></html>";
 
@@ -74,6 +75,27 @@ async fn a_reason_that_nobody_knows_is_none_and_one_that_means_later_asks_for_no
         }
         assert_eq!(soon(t.get("things")).await.unwrap(), 200, "{code}");
     }
+}
+
+/// A program that runs for one call makes one refresh at most.
+#[tokio::test]
+async fn the_third_in_a_row_asks_for_a_login_whichever_programs_made_the_others() {
+    let t = User::new();
+    let (_, issued) = t.logged_in().await;
+    t.server.expire_access_tokens();
+    for n in 1..=4 {
+        t.server.on_next(Route::Token, 1, Fault::status(400).body(HTML));
+        let program = t.program();
+        let error = soon(program.refused(&program.access_token().await.unwrap())).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.is_login_required(), n > 2, "{n}: {error:?}");
+        assert_eq!(error.is_transient(), n <= 2, "{n}: {error:?}");
+        assert!(program.is_logged_in().await.unwrap());
+        assert_eq!(t.server.counters().token_requests, n);
+        tokio::time::sleep(error.retry_after().unwrap()).await;
+    }
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    assert_eq!(refresh_tokens_sent(&t.server), [(); 5].map(|()| issued.refresh_token.clone()));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::endpoint::{Outcome, RefreshError};
+use crate::endpoint::RefreshError;
 use crate::error::Error;
 use crate::lock::Held;
 use crate::refresh::{LOCK_WAIT, client, within};
@@ -22,25 +22,6 @@ use crate::token::{LoginId, Tokens};
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     http: Option<reqwest::Client>,
-    /// How often in a row a refresh of these tokens was refused for no known reason.
-    unreadable: Option<((u64, u64), u32)>,
-}
-
-impl Gate {
-    /// How many refreshes of these tokens in a row, this one included, were refused for no known
-    /// reason.
-    pub(crate) fn unreadable(&mut self, tokens: &Tokens, outcome: Outcome) -> u32 {
-        let of = tokens.version();
-        let before = self.unreadable.filter(|(before, _)| *before == of).map_or(0, |(_, n)| n);
-        let count = match outcome {
-            Outcome::Unreadable => before.saturating_add(1),
-            // The server has said nothing.
-            Outcome::NotSent => before,
-            _ => 0,
-        };
-        self.unreadable = Some((of, count));
-        count
-    }
 }
 
 pub(crate) struct Locked {
@@ -264,7 +245,6 @@ mod tests {
     use crate::endpoint::OAuth2Endpoint;
     use crate::session::Session;
     use crate::store::FileStore;
-    use crate::token::{Birth, Identity, Moment, TokenResponse};
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_as_long_as_the_program_was_told_and_no_longer() {
@@ -283,21 +263,5 @@ mod tests {
             assert!(error.is_transient(), "{error:?}");
             assert_eq!(begun.elapsed().as_secs(), lock_wait.as_secs());
         }
-    }
-
-    #[test]
-    fn what_was_never_sent_is_no_answer_and_any_other_breaks_the_row() {
-        let tokens = |generation| {
-            let (login, birth) = (LoginId("l".to_owned()), Birth::Refresh);
-            let identity = Identity { login, epoch: 1, generation, birth, key: None };
-            Tokens::received(&TokenResponse::new("at"), None, identity, Moment::now())
-        };
-        let (mut gate, first, next) = (Gate::default(), tokens(1), tokens(2));
-        assert_eq!(gate.unreadable(&first, Outcome::Unreadable), 1);
-        assert_eq!(gate.unreadable(&first, Outcome::NotSent), 1);
-        assert_eq!(gate.unreadable(&first, Outcome::Unreadable), 2);
-        assert_eq!(gate.unreadable(&first, Outcome::NoAnswer), 0);
-        assert_eq!(gate.unreadable(&first, Outcome::Unreadable), 1);
-        assert_eq!(gate.unreadable(&next, Outcome::Unreadable), 1);
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Outcome;
 use crate::store::{Brief, Notes, StoreError, from_millis, millis};
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -37,13 +38,35 @@ pub(crate) struct Known {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Failure {
     generation: u64,
-    /// How many failed in a row.
-    pub(crate) count: u32,
+    #[serde(flatten)]
+    pub(crate) row: Failures,
     /// Milliseconds since 1970.
     at: u64,
     until: u64,
     /// By which program.
     pub(crate) by: String,
+}
+
+/// How many refreshes failed in a row, whichever programs made them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Failures {
+    pub(crate) count: u32,
+    /// Of these, the last ones that the server refused for no known reason.
+    pub(crate) unreadable: u32,
+}
+
+impl Failures {
+    /// With one more, that came to `outcome`.
+    pub(crate) fn and(self, outcome: Outcome) -> Self {
+        let unreadable = match outcome {
+            Outcome::Unreadable => self.unreadable.saturating_add(1),
+            // The server has said nothing.
+            Outcome::NotSent => self.unreadable,
+            _ => 0,
+        };
+        Self { count: self.count.saturating_add(1), unreadable }
+    }
 }
 
 impl Trace {
@@ -75,21 +98,20 @@ impl Trace {
         notes.remove(KIND)
     }
 
-    /// Notes that a refresh of the tokens of `brief` has failed now, and that none is tried before
-    /// `until`.
+    /// Notes that a refresh of the tokens of `brief` has failed now, the last of a `row`, and that
+    /// none is tried before `until`.
     pub(crate) fn note_failure(
         notes: &Notes,
         brief: &Brief,
         until: SystemTime,
-        earlier: u32,
+        row: Failures,
         by: &str,
     ) -> Result<(), StoreError> {
         let (before, login) = (Self::read(notes)?, brief.login.hash());
-        let of = if before.of.login == login { before.of.clone() } else { login.into() };
-        let before = before.failure_in(brief);
+        let of = if before.of.login == login { before.of } else { login.into() };
         let failure = Failure {
             generation: brief.generation,
-            count: before.map_or(earlier, |before| before.count).saturating_add(1),
+            row,
             at: millis(SystemTime::now()),
             until: millis(until),
             by: by.to_owned(),
@@ -170,16 +192,17 @@ mod tests {
             Brief { login, generation: 3, refresh: None, key: None }
         };
         let (ours, theirs, notes) = (brief("ours"), brief("theirs"), Notes::new(None));
-        let failed = |of: &Brief| Trace::failure_of(&notes, of).unwrap().map(|f| f.count);
+        let failed = |of: &Brief| Trace::failure_of(&notes, of).unwrap().map(|f| f.row.count);
+        let row = |count| Failures { count, unreadable: 0 };
         let until = SystemTime::now() + Duration::from_secs(1);
-        Trace::note_failure(&notes, &ours, until, 0, "").unwrap();
+        Trace::note_failure(&notes, &ours, until, row(1), "").unwrap();
         Trace::note_login(&notes, ours.login.hash().into()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (Some(1), None));
-        Trace::note_failure(&notes, &ours, until, 0, "").unwrap();
+        Trace::note_failure(&notes, &ours, until, row(2), "").unwrap();
         assert_eq!(failed(&ours), Some(2));
         // Of newer tokens, in the same row.
         let newer = Brief { generation: 4, ..brief("ours") };
-        Trace::note_failure(&notes, &newer, until, 2, "").unwrap();
+        Trace::note_failure(&notes, &newer, until, row(3), "").unwrap();
         assert_eq!((failed(&newer), failed(&ours)), (Some(3), None));
         Trace::note_login(&notes, theirs.login.hash().into()).unwrap();
         assert_eq!((failed(&ours), failed(&theirs)), (None, None));
@@ -198,7 +221,7 @@ mod tests {
         // A refresh that fails changes nothing of that.
         let login = LoginId("ours".to_owned());
         let brief = Brief { login, generation: 3, refresh: None, key: None };
-        Trace::note_failure(&notes, &brief, SystemTime::now(), 0, "").unwrap();
+        Trace::note_failure(&notes, &brief, SystemTime::now(), Failures::default(), "").unwrap();
         assert_eq!(known(), Some(ours));
         let short = &hash[1..];
         for odd in [String::new(), short.to_owned(), format!("/{short}"), format!("{hash}0")] {
@@ -215,12 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_sent_is_no_answer_and_any_other_breaks_the_row_of_refusals() {
+        use Outcome::{NoAnswer, NotSent, Unreadable};
+
+        let outcomes = [Unreadable, NotSent, Unreadable, NoAnswer, Unreadable];
+        let row = outcomes.into_iter().scan(Failures::default(), |row, outcome| {
+            *row = row.and(outcome);
+            Some((row.count, row.unreadable))
+        });
+        assert_eq!(row.collect::<Vec<_>>(), [(1, 1), (2, 1), (3, 2), (4, 0), (5, 1)]);
+    }
+
+    #[test]
     fn a_failure_holds_until_its_end_and_for_those_who_asked_before() {
         let start = from_millis(1_000_000);
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let failure = |until| Failure {
             generation: 0,
-            count: 1,
+            row: Failures::default(),
             at: millis(at(10)),
             until: millis(until),
             by: String::new(),

@@ -126,7 +126,7 @@ impl Status {
             f.write_str("\nthe newest tokens wait in the journal until the store takes them")?;
         }
         if let Some(failure) = &self.odd.failure {
-            let (count, ago) = (failure.count, ago(failure.at()));
+            let (count, ago) = (failure.row.count, ago(failure.at()));
             write!(
                 f,
                 "\nrefreshes that failed in a row: {count}, the last {ago} by {}",

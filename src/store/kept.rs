@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::event::LogoutReason;
-use crate::refresh::{Failure, Known, Mark, Trace, ended, imported, journal};
+use crate::refresh::{Failure, Failures, Known, Mark, Trace, ended, imported, journal};
 use crate::store::{Brief, Notes, Pin, Record, Shared, StoreError, TokenStore};
 use crate::token::{LoginId, program};
 
@@ -354,9 +354,9 @@ impl Kept {
         &self,
         brief: &Brief,
         until: std::time::SystemTime,
-        earlier: u32,
+        row: Failures,
     ) -> Result<(), StoreError> {
-        Trace::note_failure(&self.notes, brief, until, earlier, &program())
+        Trace::note_failure(&self.notes, brief, until, row, &program())
     }
 
     pub(crate) fn failure_of(&self, brief: &Brief) -> Result<Option<Failure>, StoreError> {
