@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use mock_server::{Fault, Issued, Route};
@@ -356,6 +357,44 @@ async fn a_journal_that_hangs_keeps_the_locks_until_it_is_over_and_no_request() 
     fs::File::open(&pipe).unwrap();
     soon(session.drain()).await;
     assert_eq!(soon(waiting).await.unwrap().unwrap().status(), 200);
+    let counters = t.server.counters();
+    assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+/// And no second one is begun beside it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_journal_that_hangs_and_then_fails_takes_the_answer_later_if_the_store_does_not() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    let mut events = session.events();
+    t.server.expire_access_tokens();
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    t.vault.fail(&[Call::Save]);
+    let room = t.place("room");
+    fs::remove_file(&room).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&room).status().unwrap().success());
+    held.release();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    while !matches!(soon(events.next()).await.unwrap(), Event::PersistFailed(_)) {}
+    let pipe = t.state.path().join("pipe");
+    fs::rename(&room, &pipe).unwrap();
+    let mut persisted =
+        pin!(async { while !matches!(events.next().await.unwrap(), Event::Persisted) {} });
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut persisted).await;
+    assert!(early.is_err(), "the first one still hangs");
+
+    // A pipe has no length to be set.
+    let read = tokio::task::spawn_blocking(move || fs::read(pipe).unwrap());
+    assert!(!soon(read).await.unwrap().is_empty());
+    soon(persisted).await;
+    assert!(t.place("journal").is_file());
+    t.vault.fail(&[]);
+    soon(session.drain()).await;
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
     let counters = t.server.counters();
     assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
 }

@@ -6,7 +6,10 @@ mod support;
 use std::time::Duration;
 
 use mock_server::{Fault, Route};
-use reqwest_reauth::{BrowserLogin, Event, LoginRequired, LogoutReason, OAuth2Endpoint};
+use reqwest_reauth::{
+    BrowserLogin, Event, LoginRequired, LogoutReason, MemoryStore, OAuth2Endpoint, Record,
+    TokenStore,
+};
 use support::person::Asking;
 use support::{found, join_all, soon, tokens, wait_out};
 
@@ -28,6 +31,18 @@ async fn fifty_requests_of_an_ended_session_wait_for_one_login_and_all_go_on() {
     assert_eq!(t.person.surplus().await, 0);
     let counters = t.server.counters();
     assert_eq!((counters.api_requests, counters.token_requests), (100, 1));
+}
+
+#[tokio::test]
+async fn a_record_that_is_damaged_while_a_person_is_asked_is_replaced() {
+    let memory = MemoryStore::new();
+    let t = Asking::with(|builder| builder.store(memory.clone()));
+    t.log_in_and_end().await;
+    let request = t.start_who();
+    let question = t.person.asked().await;
+    memory.save(&Record::from_bytes(b"damaged")).unwrap();
+    question.send(Ok(t.tokens_of("alice"))).unwrap();
+    assert_eq!(soon(request).await.unwrap().unwrap(), "alice");
 }
 
 #[tokio::test]

@@ -308,3 +308,49 @@ pub(crate) struct Stored {
 
 /// Often enough to see another program's login at once; seldom enough to cost nothing in a loop.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::OAuth2Endpoint;
+    use crate::session::Session;
+    use crate::store::MemoryStore;
+    use crate::token::{Identity, TokenResponse};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// How long is waited after a failure that follows many, and then a look at a store with newer
+    /// tokens.
+    async fn wait_after(generation: u64, lifetime: Duration) -> Duration {
+        let endpoint = OAuth2Endpoint::new("https://id.example/token", "client");
+        let builder = Session::builder("test", endpoint).origin("https://api.example");
+        let session = builder.store(MemoryStore::new()).build().unwrap();
+        session.log_in(TokenResponse::new("at").refresh_token("rt")).await.unwrap();
+        let core = session.core();
+        let before = core.state.tokens().unwrap();
+        let login = before.login.clone();
+        let (epoch, birth) = (before.epoch, Birth::Refresh);
+        let identity = Identity { login, epoch, generation, birth, key: None };
+        let mut response = TokenResponse::new("at2").refresh_token("rt2");
+        response.expires_in = Some(lifetime);
+        let read = Tokens::received(&response, Some(&before), identity, Moment::now());
+        let failed = |known| core.storm.failed_at(Moment::now(), &before, Error::busy(), known);
+        let _ = failed(20);
+        core.take_in(epoch, read);
+        failed(0).retry_after().unwrap()
+    }
+
+    #[tokio::test]
+    async fn another_programs_refresh_that_succeeded_ends_the_row_of_failures() {
+        let mut at_most = [Duration::ZERO; 3];
+        // With full jitter up to a minute, all of five are short by chance once in 300^5 times.
+        for _ in 0..5 {
+            let read = [(1, HOUR), (0, HOUR), (1, Duration::ZERO)];
+            for (at_most, (generation, lifetime)) in at_most.iter_mut().zip(read) {
+                *at_most = wait_after(generation, lifetime).await.max(*at_most);
+            }
+        }
+        let [newer, not_newer, ended] = at_most.map(|wait| wait > Duration::from_millis(200));
+        assert_eq!((newer, not_newer, ended), (false, true, true));
+    }
+}

@@ -388,6 +388,7 @@ const END_OF_PATIENCE: Duration = Duration::from_secs(3600);
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     use tokio::time::sleep;
 
@@ -504,6 +505,22 @@ mod tests {
         assert!(ended.load(Ordering::SeqCst));
         assert!(thread.enter().is_none());
         worker.join().unwrap();
+    }
+
+    #[test]
+    fn closing_gives_up_what_never_ends_when_its_time_is_over() {
+        let thread = SessionThread::new(STORE_WAIT);
+        thread.work.lock().bounds.drain = MOMENT;
+        let work = thread.enter().unwrap();
+        let (closed, is_closed) = mpsc::channel();
+        thread::spawn(move || {
+            let begun = Instant::now();
+            thread.close();
+            closed.send(begun.elapsed()).unwrap();
+        });
+        let took = is_closed.recv_timeout(Duration::from_secs(20)).expect("it ends");
+        assert!(took >= MOMENT, "{took:?}");
+        drop(work);
     }
 
     #[tokio::test]
