@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use reqwest_middleware::ClientBuilder;
-use reqwest_reauth::{FileStore, OAuth2Endpoint, Session, TokenResponse};
+use reqwest_reauth::{FileStore, OAuth2Endpoint, Session, TokenResponse, redirect_policy};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -35,7 +35,8 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
         println!("logged in");
     }
 
-    let client = ClientBuilder::new(reqwest::Client::new()).with(session.middleware()).build();
+    let http = reqwest::Client::builder().redirect(redirect_policy()).build()?;
+    let client = ClientBuilder::new(http).with(session.middleware()).build();
     let work = async {
         for call in 0..calls {
             if call > 0 {

@@ -8,7 +8,7 @@ use mock_server::MockServer;
 use reqwest::{Client, StatusCode};
 use reqwest_middleware::ClientBuilder;
 use reqwest_reauth::{
-    MemoryStore, RefreshError, RefreshToken, Session, TokenEndpoint, TokenResponse,
+    MemoryStore, RefreshError, RefreshToken, Session, TokenEndpoint, TokenResponse, redirect_policy,
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens: Tokens = login.send().await?.error_for_status()?.json().await?;
     session.log_in(tokens.into()).await?;
 
-    let client = ClientBuilder::new(Client::new()).with(session.middleware()).build();
+    let http = Client::builder().redirect(redirect_policy()).build()?;
+    let client = ClientBuilder::new(http).with(session.middleware()).build();
     println!(
         "with the first token: {}",
         client.get(server.api_url("hello")).send().await?.status()

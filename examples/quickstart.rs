@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mock_server::{Counters, Fault, Issued, MockServer, Route};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use reqwest_reauth::{Event, MemoryStore, OAuth2Endpoint, Session, TokenResponse};
+use reqwest_reauth::{Event, MemoryStore, OAuth2Endpoint, Session, TokenResponse, redirect_policy};
 use tokio::task::JoinSet;
 
 #[tokio::main]
@@ -20,7 +20,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let server = MockServer::start();
     println!("A mock server answers at {}; tokens are kept in memory.", server.origin());
 
-    // Four lines of set-up, and one for the client.
+    // Four lines of set-up, and two for the client.
     let logouts = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&logouts);
     let endpoint = OAuth2Endpoint::new(server.token_url(), "quickstart");
@@ -32,7 +32,8 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
             counted.fetch_add(1, Ordering::SeqCst);
         })
         .build()?;
-    let client = ClientBuilder::new(reqwest::Client::new()).with(session.middleware()).build();
+    let http = reqwest::Client::builder().redirect(redirect_policy()).build()?;
+    let client = ClientBuilder::new(http).with(session.middleware()).build();
 
     let mut story = Story::new(server, session, client);
     story.log_in().await?;

@@ -5,7 +5,7 @@
 //! The modules in the order in which a request meets them are the story:
 //!
 //! 1. `middleware`: is the request ours? Take the current token, keep a clone, attach, send.
-//! 2. `origin`: which requests may carry the token.
+//! 2. `origin`: which requests may carry the token; `redirect`: how far it goes from there.
 //! 3. `challenge`: what a 401 says.
 //! 4. `session`: who is logged in, with which token; log in and out.
 //! 5. `refresh`: one refresh for everybody, in an order in which no token is lost.
@@ -59,6 +59,9 @@ pub use middleware::{
 };
 
 mod origin;
+
+mod redirect;
+pub use redirect::redirect_policy;
 
 mod challenge;
 

@@ -68,7 +68,7 @@ impl ReauthMiddleware {
     /// What shows the token to be accepted is noted.
     fn is_refused(&self, response: &mut Response, tokens: &Tokens, place: Place) -> bool {
         let core = self.session.core();
-        // A redirect to elsewhere has left the token behind: what is said there is not about it.
+        // A redirect may have led elsewhere: what is said there is no reason to refresh.
         if !core.origins[place.origin].covers(response.url()) {
             return false;
         }

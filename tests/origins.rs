@@ -11,10 +11,10 @@ use http::Method;
 use http::header::AUTHORIZATION;
 use mock_server::{Fault, MockServer, Recorded, Route};
 use reqwest::{Request, Url};
-use reqwest_middleware::ClientBuilder;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_reauth::{
     LoginRequired, MemoryStore, NotReplayed, OAuth2Endpoint, RefreshWithheld, Session,
-    SessionBuilder,
+    SessionBuilder, redirect_policy,
 };
 use support::{Fixture, access_tokens_sent, builder, client, endpoint, soon, tokens};
 
@@ -256,10 +256,7 @@ async fn no_token_follows_a_redirect_to_another_host_on_the_same_port() {
     let to = t.server.api_url("things").replace("127.0.0.1", "localhost");
     let response = soon(t.send(&format!("redirect?to={to}"))).await.unwrap();
     assert_eq!(response.status(), 401);
-    let sent: Vec<_> = (t.server.requests(Route::Api).iter())
-        .map(|request| request.headers.contains_key(AUTHORIZATION))
-        .collect();
-    assert_eq!(sent, [true, false]);
+    assert_eq!(carried(&t.server), [true, false]);
     assert_eq!(t.server.counters().token_requests, 0);
 }
 
@@ -312,6 +309,82 @@ async fn a_redirect_from_elsewhere_into_our_origin_brings_no_token() {
     assert_eq!(response.status(), 401);
     assert_eq!(only_request(&t.server).header("authorization"), None);
     assert_eq!(t.server.counters().token_requests, 0);
+}
+
+/// What reqwest 0.13 does. Should this fail one day, `redirect_policy` has had its time.
+#[tokio::test]
+async fn reqwest_by_itself_sends_the_token_on_a_second_redirect_within_another_origin() {
+    let (t, other) = (Fixture::new().await, MockServer::start());
+    let url = redirect(&t.server, &redirect(&other, &other.api_url("things")));
+    soon(t.client.get(url).send()).await.unwrap();
+    assert_eq!(access_tokens_sent(&other), ["", t.issued.access_token.as_str()]);
+    assert_eq!(t.server.counters().api_requests, 1);
+}
+
+#[tokio::test]
+async fn with_the_policy_no_token_follows_a_second_redirect_within_another_origin() {
+    let (t, other) = (Fixture::new().await, MockServer::start());
+    let client = careful(&t.session);
+    let there = redirect(&other, &other.api_url("things"));
+    let error = soon(client.get(redirect(&t.server, &there)).send()).await.unwrap_err();
+    assert_eq!(carried(&t.server), [true]);
+    assert_eq!(carried(&other), [false]);
+    assert_eq!(t.server.counters().token_requests, 0);
+
+    assert!(error.is_redirect(), "{error:?}");
+    let text = format!("{error:?}");
+    for origin in [&t.server, &other].map(MockServer::origin) {
+        assert!(text.contains(&format!(" {origin}")), "{text}");
+    }
+    // Its advice is good.
+    let url = error.url().unwrap().clone();
+    assert_eq!(url.as_str(), there);
+    let response = soon(client.get(url).send()).await.unwrap();
+    assert_eq!(response.url().as_str(), other.api_url("things"));
+    assert_eq!(carried(&other), [false; 3]);
+}
+
+#[tokio::test]
+async fn with_the_policy_no_token_follows_a_redirect_within_a_third_origin() {
+    let (t, other, third) = (Fixture::new().await, MockServer::start(), MockServer::start());
+    let url = redirect(&third, &third.api_url("things"));
+    let url = redirect(&t.server, &redirect(&other, &url));
+    let error = soon(careful(&t.session).get(url).send()).await.unwrap_err();
+    assert!(error.is_redirect(), "{error:?}");
+    assert_eq!(carried(&t.server), [true]);
+    assert_eq!(carried(&other), [false]);
+    assert_eq!(carried(&third), [false]);
+}
+
+#[tokio::test]
+async fn with_the_policy_redirects_within_the_origin_and_away_from_it_are_followed() {
+    let (t, other) = (Fixture::new().await, MockServer::start());
+    let client = careful(&t.session);
+    let url = redirect(&t.server, &redirect(&t.server, &t.server.api_url("things")));
+    assert_eq!(soon(client.get(url).send()).await.unwrap().status(), 200);
+    assert_eq!(carried(&t.server), [true; 3]);
+
+    // Away, and back to who may see the token.
+    let url = redirect(&t.server, &t.server.api_url("things"));
+    let url = redirect(&t.server, &redirect(&other, &url));
+    assert_eq!(soon(client.get(url).send()).await.unwrap().status(), 200);
+    assert_eq!(carried(&other), [false]);
+    assert_eq!(carried(&t.server)[3..], [true, false, true]);
+}
+
+#[tokio::test]
+async fn with_the_policy_ten_redirects_are_followed_and_an_eleventh_is_not() {
+    let t = Fixture::new().await;
+    let again = || Fault::status(307).header("location", t.server.api_url("things"));
+    t.server.on_next(Route::Api, 10, again());
+    let client = careful(&t.session);
+    let get = || client.get(t.server.api_url("things")).send();
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    assert_eq!(t.server.counters().api_requests, 11);
+
+    t.server.on_next(Route::Api, 11, again());
+    assert!(soon(get()).await.unwrap_err().is_redirect());
+    assert_eq!(t.server.counters().api_requests, 22);
 }
 
 #[tokio::test]
@@ -437,6 +510,23 @@ fn with_origin(origin: &str) -> SessionBuilder {
 
 fn good_endpoint() -> OAuth2Endpoint {
     OAuth2Endpoint::new("https://id.example.com/token", "client")
+}
+
+/// A client whose redirects take the token nowhere.
+fn careful(session: &Session) -> ClientWithMiddleware {
+    let client = reqwest::Client::builder().redirect(redirect_policy()).build().unwrap();
+    ClientBuilder::new(client).with(session.middleware()).build()
+}
+
+/// A URL of the server's that redirects to `to`.
+fn redirect(server: &MockServer, to: &str) -> String {
+    Url::parse_with_params(&server.api_url("redirect"), [("to", to)]).unwrap().into()
+}
+
+/// Which of the requests came with a token, or what else there is.
+fn carried(server: &MockServer) -> Vec<bool> {
+    let requests = server.requests(Route::Api);
+    requests.iter().map(|request| request.headers.contains_key(AUTHORIZATION)).collect()
 }
 
 fn only_request(server: &MockServer) -> Recorded {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use reqwest_reauth::{LoginRequired, RefreshWithheld, StepUpRequired};
+use reqwest_reauth::{LoginRequired, RefreshWithheld, StepUpRequired, redirect_policy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::account::{Account, Source};
@@ -37,8 +37,9 @@ impl Plan {
         let default = if body.is_some() { Method::POST } else { Method::GET };
         // First: the keychain is read while the client is set up.
         let middleware = account.session.middleware();
+        let http = reqwest::Client::builder().redirect(redirect_policy()).build()?;
         Ok(Self {
-            client: ClientBuilder::new(reqwest::Client::new()).with(middleware).build(),
+            client: ClientBuilder::new(http).with(middleware).build(),
             method: call.method.clone().unwrap_or(default),
             url: call.url.clone(),
             headers: call.header.iter().map(|text| header(text)).collect::<Result<_, _>>()?,

@@ -69,6 +69,11 @@ impl SessionBuilder {
 
     /// Adds an origin that may see the token: scheme, host and port, as in
     /// `https://api.example.com`. Plain http is for loopback only. At least one is required.
+    ///
+    /// A request to any other origin goes as it is, without the token, and nothing says so. A
+    /// redirect to another origin, a listed one too, leaves the token behind; a second one, within
+    /// that origin, would take it there again unless the client is built with
+    /// [`redirect_policy`](crate::redirect_policy).
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
@@ -104,8 +109,9 @@ impl SessionBuilder {
     /// for servers that tie tokens to a device or a `User-Agent`. Give the endpoint the same one.
     /// Default: none.
     ///
-    /// Unlike the token, reqwest takes it along on a redirect to another origin: for a value that
-    /// must not get there, build the client with a redirect policy that stays.
+    /// Unlike the token, reqwest takes it along on every redirect to another origin, whatever
+    /// [`redirect_policy`](crate::redirect_policy) says: for a value that must not get there, build
+    /// the client with a policy that stays, such as [`reqwest::redirect::Policy::none`].
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.headers.push(header(name.as_ref(), value.as_ref()));
         self
