@@ -32,6 +32,10 @@ use crate::token::{Moment, Tokens};
 ///
 /// A response carries [`NotReplayed`], [`LoginRequired`], [`RefreshWithheld`] or
 /// [`StepUpRequired`] in its extensions where a 401 was left to the caller for that reason.
+///
+/// In tests, a response that a middleware further in makes of an [`http::Response`] has no URL of
+/// the request's origin, so that its 401 is not recognized: give it the request's with
+/// [`ResponseBuilderExt::url`](reqwest::ResponseBuilderExt::url).
 #[derive(Clone)]
 pub struct ReauthMiddleware {
     session: Session,
@@ -199,19 +203,55 @@ pub struct NoAuth;
 /// a multipart form).
 ///
 /// The function gets the request as it was before its first send, headers included, without a
-/// body. A multipart form has a new boundary each time, so its `Content-Type` has to be set too:
+/// body. It can't fail, and what it leaves empty is sent empty: have all that it needs in hand
+/// before. Here a stream tells how far an upload has come:
 ///
 /// ```
-/// # fn show(client: reqwest_middleware::ClientWithMiddleware, path: std::path::PathBuf) {
+/// # fn show(client: reqwest_middleware::ClientWithMiddleware, path: &str) -> std::io::Result<()> {
+/// use std::convert::Infallible;
+/// use std::sync::Arc;
+///
+/// use futures_util::stream;
+/// use reqwest::Body;
 /// use reqwest_reauth::ReplayBody;
 ///
-/// let body = |path: &std::path::Path| reqwest::Body::from(std::fs::read(path).unwrap_or_default());
+/// let content: Arc<[u8]> = std::fs::read(path)?.into();
+/// let body = move || {
+///     let content = Arc::clone(&content);
+///     let chunks = (0..content.len()).step_by(65_536).map(move |from| {
+///         println!("{from} of {} bytes", content.len());
+///         let to = content.len().min(from + 65_536);
+///         Ok::<_, Infallible>(content[from..to].to_vec())
+///     });
+///     Body::wrap_stream(stream::iter(chunks))
+/// };
 /// let request = client
 ///     .post("https://api.example.com/upload")
-///     .body(body(&path))
-///     .with_extension(ReplayBody::new(move |request| *request.body_mut() = Some(body(&path))));
+///     .body(body())
+///     .with_extension(ReplayBody::new(move |request| *request.body_mut() = Some(body())));
+/// # Ok(())
 /// # }
 /// ```
+///
+/// A multipart form has a new boundary each time, which its `Content-Type` has to name:
+///
+/// ```
+/// use reqwest::Body;
+/// use reqwest::header::{CONTENT_TYPE, HeaderValue};
+/// use reqwest::multipart::Form;
+/// use reqwest_reauth::ReplayBody;
+///
+/// let replay = ReplayBody::new(|request| {
+///     let form = Form::new().text("title", "hello");
+///     let kind = format!("multipart/form-data; boundary={}", form.boundary());
+///     let kind = HeaderValue::try_from(kind).expect("a boundary is of letters, digits and dashes");
+///     request.headers_mut().insert(CONTENT_TYPE, kind);
+///     *request.body_mut() = Some(Body::wrap_stream(form.into_stream()));
+/// });
+/// ```
+///
+/// reqwest-retry sends no body that can't be cloned, wherever it stands: such a request fails in it
+/// before it is sent.
 #[derive(Clone)]
 pub struct ReplayBody(Arc<dyn Fn(&mut Request) + Send + Sync>);
 
