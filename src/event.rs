@@ -45,7 +45,8 @@ pub enum LogoutReason {
     RotationLost,
     /// The refresh token's lifetime, as told by the server, was over.
     RefreshTokenExpired,
-    /// The session is gone from the store: another program logged out or logged in.
+    /// The session is gone from the store: another program logged out, or logged in, and then its
+    /// tokens are in use already ([`is_logged_in`](crate::Session::is_logged_in) tells).
     LoggedOutElsewhere,
 }
 

@@ -107,6 +107,11 @@ impl Session {
     ///
     /// From then on the session refreshes them; the program that they come from must not.
     ///
+    /// That a token was taken is known as long as the store and what is beside its lock are kept.
+    /// With a [`MemoryStore`](crate::MemoryStore), or the file system of a fresh container, nothing
+    /// of it is left at the next start: a refresh token would be taken, and spent, again. Import
+    /// access tokens alone there, or keep the store.
+    ///
     /// # Errors
     /// As for `log_in`.
     pub async fn import(&self, tokens: TokenResponse) -> Result<bool, Error> {
@@ -151,7 +156,10 @@ impl Session {
     ///
     /// # Errors
     /// As for [`access_token`](Self::access_token), and
-    /// [login required](Error::is_login_required) where there is nothing to refresh with.
+    /// [login required](Error::is_login_required) where there is nothing to refresh with. A token
+    /// of an earlier login fails as logged out, though somebody may be logged in by now: take a new
+    /// one with `access_token`. (With [`login`](SessionBuilder::login) set, the same account's goes
+    /// on.)
     pub async fn refused(&self, token: &AccessToken) -> Result<AccessToken, Error> {
         match self.core().recover(&token.0, None).await? {
             Recovery::Replay(tokens) => Ok(AccessToken(tokens)),

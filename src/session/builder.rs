@@ -80,6 +80,10 @@ impl SessionBuilder {
     }
 
     /// Which of the user's accounts this session is. Default: `default`.
+    ///
+    /// It names the keychain's entry. With a [store](Self::store) that is chosen it is only a label:
+    /// two accounts need two files for their [`FileStore`](crate::FileStore)s, and two sessions on
+    /// one file are the same login.
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.account = account.into();
         self
@@ -120,6 +124,10 @@ impl SessionBuilder {
     /// Is called once when the session ends, with the reason, on a thread of its own: it may
     /// block, and may use the session. The program waits for it at its end. Default: nothing.
     ///
+    /// The reason is [`LoggedOutElsewhere`](LogoutReason::LoggedOutElsewhere) also where another
+    /// program has logged in anew, whose tokens are in use by then: before a person is told to log
+    /// in, ask [`is_logged_in`](Session::is_logged_in).
+    ///
     /// It lives as long as the session: one that holds the session itself keeps it alive for
     /// ever, so give it a channel, or a place that is emptied at the end.
     pub fn on_logout(mut self, hook: impl Fn(LogoutReason) + Send + Sync + 'static) -> Self {
@@ -139,9 +147,11 @@ impl SessionBuilder {
     /// So does every one if `hook` fails: its error is the [source](std::error::Error::source) of
     /// theirs. It is not called again until a login was made in another way, or the program
     /// is started anew; only after a [transient](Error::is_transient) error the next request calls
-    /// it again. After a [`log_out`](Session::log_out), here or in another program, nobody is
-    /// asked. Where a refresh succeeds after all, requests go on with what it brought, and a login
-    /// that `hook` brings later counts as any other.
+    /// it again. A time-out counts as well as a no, and a `BrowserLogin` waits for 5 minutes unless
+    /// it is told otherwise: don't set this in a program where nobody sits at the machine. After a
+    /// [`log_out`](Session::log_out), here or in another program, nobody is asked. Where a refresh
+    /// succeeds after all, requests go on with what it brought, and a login that `hook` brings later
+    /// counts as any other.
     ///
     /// It is called on a thread and a runtime of its own, and may block. A login that comes from
     /// elsewhere meanwhile, a logout, and the end of the session drop its future, and tokens that
