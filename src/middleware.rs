@@ -244,7 +244,7 @@ pub struct NoAuth;
 /// let replay = ReplayBody::new(|request| {
 ///     let form = Form::new().text("title", "hello");
 ///     let kind = format!("multipart/form-data; boundary={}", form.boundary());
-///     let kind = HeaderValue::try_from(kind).expect("a boundary is of letters, digits and dashes");
+///     let kind = HeaderValue::try_from(kind).expect("a boundary is of digits and dashes");
 ///     request.headers_mut().insert(CONTENT_TYPE, kind);
 ///     *request.body_mut() = Some(Body::wrap_stream(form.into_stream()));
 /// });

@@ -81,9 +81,9 @@ impl SessionBuilder {
 
     /// Which of the user's accounts this session is. Default: `default`.
     ///
-    /// It names the keychain's entry. With a [store](Self::store) that is chosen it is only a label:
-    /// two accounts need two files for their [`FileStore`](crate::FileStore)s, and two sessions on
-    /// one file are the same login.
+    /// It names the keychain's entry. With a [store](Self::store) that is chosen it is only a
+    /// label: two accounts need two files for their [`FileStore`](crate::FileStore)s, and two
+    /// sessions on one file are the same login.
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.account = account.into();
         self
