@@ -30,9 +30,13 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let endpoint = OAuth2Endpoint::new(format!("{origin}/token"), "ctrl-c");
     let session =
         Session::builder("ctrl-c", endpoint).origin(&origin).store(FileStore::new(file)).build()?;
-    if !session.is_logged_in().await? {
-        session.log_in(ask_for_tokens(&origin).await?).await?;
-        println!("logged in");
+    match session.is_logged_in().await {
+        Ok(true) => {}
+        Err(error) if !error.is_login_required() => return Err(error.into()),
+        _ => {
+            session.log_in(ask_for_tokens(&origin).await?).await?;
+            println!("logged in");
+        }
     }
 
     let http = reqwest::Client::builder().redirect(redirect_policy()).build()?;
