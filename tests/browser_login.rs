@@ -170,11 +170,49 @@ async fn a_server_that_is_not_the_issuer_or_has_no_metadata_gets_nothing() {
     assert!(error.is_configuration());
     assert_eq!(nothing.requests(Route::Metadata).len(), 2);
 
+    // Of two failures for now the first is told, also where the other place has nothing.
     server.on_next(Route::Metadata, 1, Fault::status(503));
-    let login = BrowserLogin::new(&at_issuer(&server)).without_browser();
-    let error = soon(login.run(|_| panic!("shown"))).await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
+    server.on_next(Route::Metadata, 1, Fault::status(502));
+    server.on_next(Route::Metadata, 1, Fault::status(503));
+    server.on_next(Route::Metadata, 1, Fault::status(404));
+    for _ in 0..2 {
+        let login = BrowserLogin::new(&at_issuer(&server)).without_browser();
+        let error = soon(login.run(|_| panic!("shown"))).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let text = format!("{:#}", anyhow::Error::new(error));
+        assert!(text.ends_with("oauth-authorization-server answered 503 Service Unavailable"));
+    }
+    assert_eq!(server.requests(Route::Metadata).len(), 8);
     assert_eq!(server.counters().token_requests, 0);
+}
+
+#[tokio::test]
+async fn a_place_that_fails_for_now_does_not_hide_the_metadata_at_the_other_one() {
+    for fault in [Fault::status(502), Fault::status(429), Fault::DropBefore, Fault::DropHalf] {
+        let server = MockServer::start();
+        server.on_next(Route::Metadata, 1, fault);
+        let metadata = soon(at_issuer(&server).discover()).await.unwrap();
+        assert_eq!(metadata.token_endpoint().as_str(), server.token_url());
+        assert_eq!(server.requests(Route::Metadata).len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_never_answers_does_not_hide_the_metadata_at_the_other_one() {
+    let server = MockServer::start();
+    let hold = server.hold(Route::Metadata);
+    let endpoint = at_issuer(&server);
+    let asked = tokio::spawn(async move { endpoint.discover().await });
+    hold.arrived(1).await;
+    // However long a step is, its limit counts a quarter of a second.
+    for _ in 0..40 {
+        pass(Duration::from_millis(250)).await;
+    }
+    soon(hold.arrived(2)).await;
+    hold.release();
+    let metadata = soon(asked).await.unwrap().unwrap();
+    assert_eq!(metadata.token_endpoint().as_str(), server.token_url());
+    assert_eq!(server.requests(Route::Metadata).len(), 2);
 }
 
 #[tokio::test]

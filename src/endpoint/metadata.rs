@@ -90,19 +90,25 @@ impl ServerMetadata {
 
     /// Asks the server: where RFC 8414 §3 has it first, then where OpenID Connect has it.
     pub(crate) async fn discover(client: &Client, issuer: &str) -> Result<Self, RefreshError> {
-        let mut problem = None;
+        let (mut problem, mut for_now) = (None, None);
         for url in well_known(issuer).map_err(RefreshError::misconfigured)? {
             match within(DISCOVERY, ask(client, issuer, &url)).await {
                 Some(Ok(metadata)) => return Ok(metadata),
                 // Nobody there: the other place is no better.
-                Some(Err(Refusal::ForNow(error))) => return Err(error),
+                Some(Err(Refusal::Unreachable(error))) => return Err(for_now.unwrap_or(error)),
+                // A proxy that lets only one of the two through fails the other for good.
+                Some(Err(Refusal::ForNow(error))) => for_now = for_now.or(Some(error)),
                 // What is wrong says more than what is missing.
                 Some(Err(Refusal::Wrong(why))) => problem = Some(why),
                 Some(Err(Refusal::Missing(why))) => problem = problem.or(Some(why)),
                 None => {
-                    return Err(RefreshError::not_sent(format!("no answer in time from {url}")));
+                    let late = || RefreshError::not_sent(format!("no answer in time from {url}"));
+                    for_now = Some(for_now.unwrap_or_else(late));
                 }
             }
+        }
+        if let Some(error) = for_now {
+            return Err(error);
         }
         let problem = problem.unwrap_or_default();
         Err(RefreshError::misconfigured(format!(
@@ -113,6 +119,7 @@ impl ServerMetadata {
 }
 
 enum Refusal {
+    Unreachable(RefreshError),
     ForNow(RefreshError),
     Missing(String),
     Wrong(String),
@@ -124,7 +131,10 @@ async fn ask(client: &Client, issuer: &str, url: &Url) -> Result<ServerMetadata,
     let for_now = |error: RefreshError| Refusal::ForNow(unread().with_source(error));
     let client = http::client_for(client, url).map_err(for_now)?;
     let request = client.get(url.clone()).header(ACCEPT, "application/json");
-    let response = request.send().await.map_err(|e| Refusal::ForNow(unread().with_source(e)))?;
+    let response = request.send().await.map_err(|error| match error.is_connect() {
+        true => Refusal::Unreachable(unread().with_source(error)),
+        false => Refusal::ForNow(unread().with_source(error)),
+    })?;
     let status = response.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Err(for_now(RefreshError::not_sent(format!("{url} answered {status}"))));
