@@ -67,7 +67,12 @@ impl ServerMetadata {
             serde_json::from_slice(body).map_err(|e| format!("it can't be read ({e})"))?;
         if metadata.issuer() != Some(issuer) {
             let said = metadata.issuer().unwrap_or_default();
-            return Err(format!("it says that the issuer is {}: give exactly that", shown(said)));
+            // Some answer so for all their tenants, and nobody's tokens are of such an issuer.
+            let advice = match said.contains('{') {
+                true => "give the issuer of your tenant, or the endpoints with OAuth2Endpoint::new",
+                false => "give exactly that",
+            };
+            return Err(format!("it says that the issuer is {}: {advice}", shown(said)));
         }
         metadata.check()?;
         Ok(metadata)
@@ -252,6 +257,9 @@ mod tests {
 
         let slash = read("https://id.example.com/", token, login).unwrap_err();
         assert!(slash.contains("give exactly that"), "{slash}");
+        let tenants = read("https://id.example.com/{tenantid}/v2.0", token, login).unwrap_err();
+        assert!(tenants.contains("the issuer of your tenant"), "{tenants}");
+        assert!(!tenants.contains("exactly that"), "{tenants}");
         assert!(read("https://evil.example.com", token, login).is_err());
         assert!(read(issuer, "http://id.example.com/token", login).is_err());
         assert!(read(issuer, token, "http://id.example.com/login").is_err());
