@@ -213,9 +213,9 @@ mod tests {
         ("issuer", &[SAID, SAID, SAID, "\"https://id.example.com/\"", ""]),
         ("token_endpoint", &[URL, URL, LOCAL, "\"http://id.example.com/\"", "\"https://a@b.c/\""]),
         ("revocation_endpoint", &[URL, LOCAL, "\"https://id.example.com/#a\"", "null", ""]),
-        ("authorization_endpoint", &[URL, "\"urn:a\"", ""]),
+        ("authorization_endpoint", &[URL, "\"urn:a\"", "\"http://id.example.com/\"", ""]),
         ("device_authorization_endpoint", &[URL, URL, "7", ""]),
-        ("authorization_response_iss_parameter_supported", &["true", "false", ""]),
+        ("authorization_response_iss_parameter_supported", &["true", "false", "null", "7", ""]),
     ];
     const SAID: &str = "\"https://id.example.com\"";
     const URL: &str = "\"https://id.example.com/a?b=c\"";

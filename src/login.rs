@@ -73,7 +73,9 @@ async fn in_time<T>(
 
 fn has_no(server: &ServerMetadata, what: &str, setter: &str) -> Error {
     let who = server.issuer().unwrap_or("the authorization server");
-    Error::configuration(format!("{who} tells no {what} endpoint: give it with .{setter}(…)"))
+    Error::configuration(format!(
+        "{who} names no {what} endpoint that can be used: give it with .{setter}(…)"
+    ))
 }
 
 /// As long as a refresh may take.

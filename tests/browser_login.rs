@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use mock_server::{Fault, Metadata, MockServer, ResponseIss, Route};
 use reqwest::{Client, Url};
 use reqwest_reauth::{
-    BrowserLogin, Error, MemoryStore, OAuth2Endpoint, Session, TokenResponse, TokenStore,
+    BrowserLogin, DeviceLogin, Error, MemoryStore, OAuth2Endpoint, Session, TokenResponse,
+    TokenStore,
 };
 use support::{client, soon};
 use tokio::sync::oneshot;
@@ -213,6 +214,34 @@ async fn a_place_that_never_answers_does_not_hide_the_metadata_at_the_other_one(
     let metadata = soon(asked).await.unwrap().unwrap();
     assert_eq!(metadata.token_endpoint().as_str(), server.token_url());
     assert_eq!(server.requests(Route::Metadata).len(), 2);
+}
+
+#[tokio::test]
+async fn an_endpoint_of_no_use_spoils_only_the_login_that_needs_it() {
+    let server = MockServer::start();
+    let spoil = |name: &'static str, said: &'static str| {
+        server.on_next(Route::Metadata, 1, Fault::rewrite(move |body| body[name] = said.into()));
+    };
+    spoil("device_authorization_endpoint", "http://id.example.com/device");
+    let login = Login::begin(BrowserLogin::new(&at_issuer(&server))).await;
+    assert_eq!(page(decide(&login.url, "allow").await).await.0, 200);
+    login.end().await.unwrap();
+
+    spoil("device_authorization_endpoint", "http://id.example.com/device");
+    let login = DeviceLogin::new(&at_issuer(&server));
+    let device = soon(login.run(|_| panic!("told"))).await.unwrap_err();
+    spoil("authorization_endpoint", "http://id.example.com/login");
+    let login = BrowserLogin::new(&at_issuer(&server)).without_browser();
+    let browser = soon(login.run(|_| panic!("shown"))).await.unwrap_err();
+    for (error, said) in [
+        (device, "device authorization endpoint that can be used: give it with .device_auth"),
+        (browser, "names no authorization endpoint that can be used: give it with .authorization_"),
+    ] {
+        assert!(error.is_configuration(), "{error:?}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    assert_eq!(server.counters().logins, 1);
+    assert_eq!(server.requests(Route::DeviceAuthorization).len(), 0);
 }
 
 #[tokio::test]

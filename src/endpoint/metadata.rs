@@ -6,7 +6,8 @@ use std::time::Duration;
 use ::http::StatusCode;
 use ::http::header::ACCEPT;
 use reqwest::{Client, Url};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::endpoint::{RefreshError, http};
 use crate::origin::{secure, shown};
@@ -15,19 +16,20 @@ use crate::refresh::within;
 /// Where an authorization server takes which request, as it says itself (RFC 8414 §2) or as the
 /// program was told.
 ///
-/// Kept with the tokens of a login, so that their refresh token goes nowhere else.
+/// Kept with the tokens of a login, so that their refresh token goes nowhere else. An endpoint that
+/// is no URL, or one that nothing secret may go to, counts as not said, but for the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerMetadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<String>,
     pub(crate) token_endpoint: Url,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_usable", skip_serializing_if = "Option::is_none")]
     pub(crate) authorization_endpoint: Option<Url>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_usable", skip_serializing_if = "Option::is_none")]
     pub(crate) revocation_endpoint: Option<Url>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_usable", skip_serializing_if = "Option::is_none")]
     pub(crate) device_authorization_endpoint: Option<Url>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unless_null")]
     pub(crate) authorization_response_iss_parameter_supported: bool,
 }
 
@@ -61,7 +63,8 @@ impl ServerMetadata {
     /// Reads the metadata of `issuer`.
     ///
     /// # Errors
-    /// It is of another issuer (RFC 8414 §3.3), or has an endpoint that nothing secret may go to.
+    /// It is of another issuer (RFC 8414 §3.3), or its token endpoint is one that nothing secret may
+    /// go to.
     pub(crate) fn read(issuer: &str, body: &[u8]) -> Result<Self, String> {
         let metadata: Self =
             serde_json::from_slice(body).map_err(|e| format!("it can't be read ({e})"))?;
@@ -79,18 +82,7 @@ impl ServerMetadata {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        let endpoints = [
-            ("token_endpoint", Some(&self.token_endpoint)),
-            ("authorization_endpoint", self.authorization_endpoint.as_ref()),
-            ("revocation_endpoint", self.revocation_endpoint.as_ref()),
-            ("device_authorization_endpoint", self.device_authorization_endpoint.as_ref()),
-        ];
-        for (name, url) in endpoints {
-            if let Some(url) = url {
-                check_endpoint(url).map_err(|why| format!("its {name} {why}"))?;
-            }
-        }
-        Ok(())
+        check_endpoint(&self.token_endpoint).map_err(|why| format!("its token_endpoint {why}"))
     }
 
     /// Asks the server: where RFC 8414 §3 has it first, then where OpenID Connect has it.
@@ -121,6 +113,17 @@ impl ServerMetadata {
             shown(issuer)
         )))
     }
+}
+
+/// One that is of no use spoils only the login that needs it.
+fn if_usable<'de, D: Deserializer<'de>>(endpoint: D) -> Result<Option<Url>, D::Error> {
+    let said = Value::deserialize(endpoint)?;
+    let url = said.as_str().and_then(|text| Url::parse(text).ok());
+    Ok(url.filter(|url| check_endpoint(url).is_ok()))
+}
+
+fn unless_null<'de, D: Deserializer<'de>>(is_so: D) -> Result<bool, D::Error> {
+    Option::deserialize(is_so).map(Option::unwrap_or_default)
 }
 
 enum Refusal {
@@ -262,8 +265,41 @@ mod tests {
         assert!(!tenants.contains("exactly that"), "{tenants}");
         assert!(read("https://evil.example.com", token, login).is_err());
         assert!(read(issuer, "http://id.example.com/token", login).is_err());
-        assert!(read(issuer, token, "http://id.example.com/login").is_err());
         assert!(ServerMetadata::read(issuer, b"<html>").is_err());
         assert!(ServerMetadata::read(issuer, b"[]").is_err());
+    }
+
+    #[test]
+    fn what_a_login_may_do_without_counts_as_not_said_where_it_is_of_no_use() {
+        let issuer = "https://id.example.com";
+        let read = |of_no_use: Value| {
+            let body = serde_json::json!({
+                "issuer": issuer,
+                "token_endpoint": "https://id.example.com/token",
+                "authorization_endpoint": of_no_use,
+                "revocation_endpoint": of_no_use,
+                "device_authorization_endpoint": of_no_use,
+                "authorization_response_iss_parameter_supported": null,
+            });
+            ServerMetadata::read(issuer, body.to_string().as_bytes()).unwrap()
+        };
+        for of_no_use in [
+            Value::Null,
+            7.into(),
+            "".into(),
+            "/login".into(),
+            "http://id.example.com/login".into(),
+            "https://me:secret@id.example.com/login".into(),
+            "https://id.example.com/login#a".into(),
+        ] {
+            let metadata = read(of_no_use.clone());
+            let endpoints = [
+                metadata.authorization_endpoint(),
+                metadata.revocation_endpoint(),
+                metadata.device_authorization_endpoint(),
+            ];
+            assert_eq!(endpoints, [None; 3], "{of_no_use}");
+            assert!(!metadata.authorization_response_iss_parameter_supported);
+        }
     }
 }
