@@ -93,9 +93,15 @@ impl OAuth2Endpoint {
     /// letter (RFC 8414 §3.3).
     pub fn at_issuer(issuer: impl Into<String>, client_id: impl Into<String>) -> Self {
         let issuer = issuer.into();
-        let wrong = check_issuer(&issuer).err();
-        let problem = wrong.map(|why| format!("the issuer {} {why}", origin::shown(&issuer)));
-        Self::at(Place::Issuer(issuer), client_id.into(), problem)
+        let (server, problem) = match check_issuer(&issuer) {
+            Ok(_) => (Place::Issuer(issuer), None),
+            // Not kept: it may hold a password.
+            Err(why) => {
+                let problem = format!("the issuer {} {why}", origin::shown(&issuer));
+                (Place::Nowhere, Some(problem))
+            }
+        };
+        Self::at(server, client_id.into(), problem)
     }
 
     fn at(server: Place, client_id: String, problem: Option<String>) -> Self {
@@ -467,6 +473,18 @@ mod tests {
         let expected =
             ServerMetadata { token_endpoint, ..metadata(issuer, "https://told.example.com") };
         assert_eq!(told.server(&http, Some(&kept)).await.unwrap(), expected);
+    }
+
+    #[cfg(feature = "login")]
+    #[test]
+    fn a_password_in_an_issuer_is_kept_nowhere_and_told_by_nobody() {
+        use crate::login::{BrowserLogin, DeviceLogin};
+        let endpoint = OAuth2Endpoint::at_issuer("https://me:s3cret@id.example.com", "client");
+        let problem = endpoint.check().unwrap_err();
+        assert!(problem.contains("must not hold a user name or password"), "{problem}");
+        let (browser, device) = (BrowserLogin::new(&endpoint), DeviceLogin::new(&endpoint));
+        let shown = format!("{endpoint:?} {browser:?} {device:?} {} {problem}", endpoint.id());
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 
     #[tokio::test]
