@@ -17,6 +17,7 @@ use reqwest_reauth::{
     BrowserLogin, ClientSecret, DeviceLogin, Error, FileStore, LogoutReason, MemoryStore,
     OAuth2Endpoint, RefreshError, RefreshToken, Session, TokenEndpoint, TokenResponse,
 };
+use serde_json::json;
 use support::{Fixture, Turnstile, client, found, soon, tokens, tokens_without_expiry};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
@@ -235,6 +236,36 @@ async fn a_login_waits_two_minutes_for_its_client_secret_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_login_on_another_device_begins_with_the_client_id_once_whatever_the_secret() {
+    let server = MockServer::start();
+    let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli")
+        .device_authorization_url(format!("{}/device_authorization", server.origin()));
+    let (basic, id, secret) =
+        (Some("Basic bXktY2xpOnM="), ("client_id", "my-cli"), ("client_secret", "s"));
+    for (endpoint, header, expected) in [
+        (endpoint.clone(), None, &[id][..]),
+        (endpoint.clone().client_secret("s"), basic, &[id]),
+        (endpoint.clone().client_secret_unencoded("s"), basic, &[id]),
+        (endpoint.client_secret_in_body("s"), None, &[id, secret]),
+    ] {
+        let refused = json!({ "error": "invalid_scope" });
+        server.on_next(Route::DeviceAuthorization, 2, Fault::status(400).json(&refused));
+        for login in [
+            DeviceLogin::new(&endpoint),
+            // As a program did that knew of such a server.
+            DeviceLogin::new(&endpoint).param("client_id", "my-cli"),
+        ] {
+            let error = soon(login.run(|_| panic!("told"))).await.unwrap_err();
+            assert!(error.is_configuration(), "{error:?}");
+            let asked = server.requests(Route::DeviceAuthorization).pop().unwrap();
+            assert_eq!(asked.header("authorization"), header);
+            assert_eq!(form(&[asked]), pairs(expected));
+        }
+    }
+    assert_eq!(server.requests(Route::DeviceAuthorization).len(), 8);
+}
+
+#[tokio::test]
 async fn an_error_code_of_the_servers_own_ends_the_session_where_it_is_an_alias() {
     let server = MockServer::start();
     let endpoint = OAuth2Endpoint::new(server.token_url(), "my-cli")
@@ -243,7 +274,7 @@ async fn an_error_code_of_the_servers_own_ends_the_session_where_it_is_an_alias(
     let session = session.store(MemoryStore::new()).build().unwrap();
     session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
     server.expire_access_tokens();
-    let said = serde_json::json!({ "error": "refresh_token_reused" });
+    let said = json!({ "error": "refresh_token_reused" });
     server.on_next(Route::Token, 1, Fault::status(401).json(&said));
     let error = soon(client(&session).get(server.api_url("things")).send()).await.unwrap_err();
     assert_eq!(found(&error).logout_reason(), Some(LogoutReason::Revoked));

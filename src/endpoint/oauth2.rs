@@ -320,10 +320,13 @@ impl OAuth2Endpoint {
         // One allocation, so that no copy of a token is left behind unwiped.
         let mut form = Serializer::new(String::with_capacity(FORM_ROOM));
         form.extend_pairs(fields);
+        // Nothing may be said twice (RFC 6749 §3.2).
+        let is_named = fields.iter().any(|(name, _)| *name == "client_id");
+        if matches!(self.client_auth, ClientAuth::None | ClientAuth::Body(_)) && !is_named {
+            form.append_pair("client_id", &self.client_id);
+        }
         match &self.client_auth {
-            ClientAuth::None => {
-                form.append_pair("client_id", &self.client_id);
-            }
+            ClientAuth::None => {}
             ClientAuth::Basic(_) => {
                 request = request
                     .basic_auth(encode(&self.client_id), Some(&*Zeroizing::new(encode(secret))));
@@ -332,7 +335,6 @@ impl OAuth2Endpoint {
                 request = request.basic_auth(&self.client_id, Some(secret));
             }
             ClientAuth::Body(_) => {
-                form.append_pair("client_id", &self.client_id);
                 form.append_pair("client_secret", secret);
             }
         }

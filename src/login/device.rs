@@ -120,6 +120,10 @@ impl DeviceLogin {
         }
         let params = self.request.params.iter();
         fields.extend(params.map(|(name, value)| (name.as_str(), value.as_str())));
+        // Beside HTTP Basic too: some servers look for it here alone.
+        if !fields.iter().any(|(name, _)| *name == "client_id") {
+            fields.push(("client_id", self.request.endpoint.client_id()));
+        }
         let what = "the device authorization endpoint";
         let answered = in_time(self.request.endpoint.post(http, what, url, &fields)).await;
         let (status, headers, body) = answered.map_err(failed)?;
