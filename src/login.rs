@@ -41,6 +41,12 @@ impl Request {
         self.scopes.extend(scope.split_whitespace().map(str::to_owned));
     }
 
+    /// What the token request says again (RFC 8707 §2.2).
+    fn resources(&self) -> impl Iterator<Item = (&str, &str)> {
+        let params = self.params.iter().filter(|(name, _)| name == "resource");
+        params.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The client to send with, and where to.
     async fn begin(&mut self) -> Result<(Client, ServerMetadata), Error> {
         self.endpoint.check().map_err(Error::configuration)?;

@@ -258,6 +258,35 @@ async fn a_login_works_with_endpoints_given_by_hand() {
 }
 
 #[tokio::test]
+async fn each_resource_is_named_on_the_login_page_and_in_the_token_request() {
+    let server = MockServer::start();
+    let (one, two) = ("https://one.example.com", "https://two.example.com");
+    let login = BrowserLogin::new(&at_issuer(&server)).param("prompt", "consent");
+    let login = Login::begin(login.param("resource", one).param("resource", two)).await;
+    let shown = login.url.query_pairs().filter(|(name, _)| name == "resource");
+    assert_eq!(shown.map(|(_, value)| value.into_owned()).collect::<Vec<_>>(), [one, two]);
+    page(decide(&login.url, "allow").await).await;
+    login.end().await.unwrap();
+    let sent = server.requests(Route::Token);
+    assert_eq!(sent.len(), 1);
+    let form: Vec<_> = form_urlencoded::parse(&sent[0].body).into_owned().collect();
+    let names: Vec<_> = form.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "grant_type",
+            "code",
+            "redirect_uri",
+            "code_verifier",
+            "resource",
+            "resource",
+            "client_id"
+        ]
+    );
+    assert_eq!([&form[4].1, &form[5].1], [one, two]);
+}
+
+#[tokio::test]
 async fn a_person_who_says_no_is_told_so_and_so_is_the_program() {
     let server = MockServer::start();
     let login = Login::begin(BrowserLogin::new(&at_issuer(&server))).await;

@@ -20,6 +20,10 @@ struct Login {
 
 impl Login {
     async fn begin(server: &MockServer) -> Self {
+        Self::begin_with(server, |login| login).await
+    }
+
+    async fn begin_with(server: &MockServer, set: impl FnOnce(DeviceLogin) -> DeviceLogin) -> Self {
         let endpoint = OAuth2Endpoint::at_issuer(server.issuer(), "my-cli");
         let (sender, mut told) = mpsc::unbounded_channel();
         let (codes, mut code) = mpsc::unbounded_channel();
@@ -29,7 +33,7 @@ impl Login {
             }
             sender.send(progress.to_string()).unwrap();
         };
-        let result = tokio::spawn(DeviceLogin::new(&endpoint).scope("a b").run(tell));
+        let result = tokio::spawn(set(DeviceLogin::new(&endpoint).scope("a b")).run(tell));
         let user_code = soon(code.recv()).await.unwrap();
         let prompt = soon(told.recv()).await.unwrap();
         assert_eq!(
@@ -88,6 +92,32 @@ async fn a_code_that_is_entered_elsewhere_brings_the_tokens() {
     let answer = support::client(&session).get(server.api_url("things")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(server.requests(Route::Metadata).len(), 1);
+}
+
+#[tokio::test]
+async fn each_resource_is_named_when_the_login_begins_and_in_the_token_request() {
+    let server = MockServer::start();
+    let (one, two) = ("https://one.example.com", "https://two.example.com");
+    let name = |login: DeviceLogin| login.param("resource", one).param("resource", two);
+    let login = Login::begin_with(&server, |login| name(login).param("audience", "a")).await;
+    assert!(server.approve_device(&login.user_code, "alice"));
+    login.end().await.unwrap();
+    let form = |route| {
+        let sent = server.requests(route);
+        assert_eq!(sent.len(), 1);
+        let form = form_urlencoded::parse(&sent[0].body).into_owned();
+        form.filter(|(name, _)| name != "device_code").collect::<Vec<_>>()
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        pairs.collect::<Vec<_>>()
+    };
+    let (first, second) = (("resource", one), ("resource", two));
+    let id = ("client_id", "my-cli");
+    let begin = [("scope", "a b"), first, second, ("audience", "a"), id];
+    assert_eq!(form(Route::DeviceAuthorization), pairs(&begin));
+    let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+    assert_eq!(form(Route::Token), pairs(&[grant, first, second, id]));
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ impl BrowserLogin {
     /// Adds a parameter to the login page's URL, such as `audience`, `prompt` or `login_hint`.
     /// Default: none. Servers that go by the book give a refresh token for the scope
     /// `offline_access` only with `prompt` as `consent` (OpenID Connect Core §11).
+    ///
+    /// Each `resource` is in the token request too (RFC 8707 §2.2), and in a refresh where
+    /// [`OAuth2Endpoint::param`] says so.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.params.push((name.into(), value.into()));
         self
@@ -112,7 +115,7 @@ impl BrowserLogin {
             Some(uri) => Loopback::at(uri).await?,
             None => Loopback::anywhere().await?,
         };
-        let (attempt, url) = Attempt::new(&self.request, http, server, &loopback.uri)?;
+        let (attempt, url) = Attempt::new(self.request, http, server, &loopback.uri)?;
         show(url.as_str());
         if self.opens {
             // It may take its time to find out that there is none, or last as long as the browser
@@ -137,7 +140,7 @@ impl fmt::Debug for BrowserLogin {
 /// What only the one who asked for a code knows of it.
 struct Attempt {
     http: Client,
-    endpoint: OAuth2Endpoint,
+    request: Request,
     server: ServerMetadata,
     redirect_uri: String,
     state: CsrfToken,
@@ -147,15 +150,14 @@ struct Attempt {
 impl Attempt {
     /// With the URL of its login page.
     fn new(
-        request: &Request,
+        request: Request,
         http: Client,
         server: ServerMetadata,
         redirect_uri: &RedirectUrl,
     ) -> Result<(Self, Url), Error> {
         let page = server.authorization_endpoint().cloned();
         let page = page.ok_or_else(|| has_no(&server, "authorization", "authorization_url"))?;
-        let endpoint = request.endpoint.clone();
-        let client = BasicClient::new(ClientId::new(endpoint.client_id().to_owned()))
+        let client = BasicClient::new(ClientId::new(request.endpoint.client_id().to_owned()))
             .set_auth_uri(AuthUrl::from_url(page))
             .set_redirect_uri(redirect_uri.clone());
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
@@ -168,7 +170,7 @@ impl Attempt {
         }
         let (url, state) = login.url();
         let redirect_uri = redirect_uri.to_string();
-        Ok((Self { http, endpoint, server, redirect_uri, state, verifier }, url))
+        Ok((Self { http, request, server, redirect_uri, state, verifier }, url))
     }
 
     async fn finish(
@@ -208,13 +210,14 @@ impl Attempt {
     }
 
     async fn exchange(&self, code: &str) -> Result<TokenResponse, Error> {
-        let fields = [
+        let mut fields = vec![
             ("grant_type", "authorization_code"),
             ("code", code),
             ("redirect_uri", &self.redirect_uri),
             ("code_verifier", self.verifier.secret()),
         ];
-        let tokens = self.endpoint.token_request(&self.http, &self.server, &fields);
+        fields.extend(self.request.resources());
+        let tokens = self.request.endpoint.token_request(&self.http, &self.server, &fields);
         in_time(tokens).await.map_err(failed)
     }
 }

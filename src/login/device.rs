@@ -44,6 +44,9 @@ impl DeviceLogin {
     }
 
     /// Adds a parameter to the request that begins the login, such as `audience`. Default: none.
+    ///
+    /// Each `resource` is in the token request too (RFC 8707 §2.2), and in a refresh where
+    /// [`OAuth2Endpoint::param`] says so.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.params.push((name.into(), value.into()));
         self
@@ -140,7 +143,8 @@ impl DeviceLogin {
         server: &ServerMetadata,
         code: &str,
     ) -> Result<Look, Error> {
-        let fields = [("grant_type", GRANT), ("device_code", code)];
+        let mut fields = vec![("grant_type", GRANT), ("device_code", code)];
+        fields.extend(self.request.resources());
         let endpoint = &self.request.endpoint;
         let answered = async { Ok(endpoint.token_answer(http, server, &fields).await) };
         let (error, code) = match in_time(answered).await {
