@@ -84,5 +84,14 @@ fn has_no(server: &ServerMetadata, what: &str, setter: &str) -> Error {
     ))
 }
 
+/// How a server says that the person said no: RFC 6749 §4.1.2.1, then Entra ID and OpenAM of a code
+/// on another device, and LinkedIn in the browser.
+pub(crate) const DENIED: &[&str] = &[
+    "access_denied",
+    "authorization_declined",
+    "user_cancelled_authorize",
+    "user_cancelled_login",
+];
+
 /// As long as a refresh may take.
 const EXCHANGE: Duration = Duration::from_secs(30);

@@ -295,6 +295,22 @@ async fn a_person_who_says_no_is_told_so_and_so_is_the_program() {
     assert!(text.contains("You are not logged in"), "{text}");
     let error = login.end().await.unwrap_err();
     assert!(error.is_denied() && !error.is_transient(), "{error:?}");
+
+    // In other words.
+    for no in ["user_cancelled_login", "user_cancelled_authorize"] {
+        let login = Login::begin(BrowserLogin::new(&at_issuer(&server))).await;
+        let mut back = decide(&login.url, "deny").await;
+        let said = back.query_pairs().into_owned().map(|(name, value)| match name.as_str() {
+            "error" => (name, no.to_owned()),
+            _ => (name, value),
+        });
+        let said: Vec<_> = said.collect();
+        back.query_pairs_mut().clear().extend_pairs(said);
+        let (status, text) = page(back).await;
+        assert_eq!(status, 200);
+        assert!(text.contains("You are not logged in"), "{text}");
+        assert!(login.end().await.unwrap_err().is_denied(), "{no}");
+    }
     assert_eq!(server.counters().token_requests, 0);
 }
 

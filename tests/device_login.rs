@@ -128,6 +128,11 @@ async fn a_person_who_says_no_and_a_code_that_ends_are_told_apart() {
     let error = login.end().await.unwrap_err();
     assert!(error.is_denied() && !error.is_timeout(), "{error:?}");
 
+    let login = Login::begin(&server).await;
+    server.on_next(Route::Token, 1, refusal("authorization_declined"));
+    let error = login.end().await.unwrap_err();
+    assert!(error.is_denied() && !error.is_timeout(), "{error:?}");
+
     let brief = MockServer::builder().device_ttl(Duration::from_millis(1500)).start().unwrap();
     let error = Login::begin(&brief).await.end().await.unwrap_err();
     assert!(error.is_timeout() && !error.is_denied(), "{error:?}");

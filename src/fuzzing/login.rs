@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ISSUER;
 use crate::endpoint::ServerMetadata;
 use crate::error::Error;
-use crate::login::{read_device_authorization, read_redirect};
+use crate::login::{DENIED, read_device_authorization, read_redirect};
 
 /// What a browser brings, as a query: a code where it has the login's own state, is from its issuer
 /// and says nothing else, and only there.
@@ -24,7 +24,8 @@ pub fn redirect(input: &[u8]) {
             continue;
         };
         assert_eq!(said("state"), [STATE]);
-        let is_denied = is_from_there && codes.len() <= 1 && errors == ["access_denied"];
+        let is_no = matches!(errors[..], [error] if DENIED.contains(&error));
+        let is_denied = is_from_there && codes.len() <= 1 && is_no;
         let is_granted = is_from_there && codes.len() == 1 && errors.is_empty();
         match result {
             Ok(code) => assert!(is_granted && codes == [code]),
@@ -100,11 +101,12 @@ mod tests {
         ("state", &["s", "s", "s", "s", "t", "S", ""]),
         ("iss", &[ISS, ISS, ISS, "https://id.example.com/", ""]),
         ("code", &["c", "c", "%00", ""]),
-        ("error", &["", "", "", "", "access_denied", "server_error", "a%0Ab", "a"]),
+        ("error", &["", "", "", "", "", "access_denied", NO, "server_error", "a%0Ab", "a"]),
         // Not a field, but one that comes twice.
         ("", &["", "", "", "&state=s", "&iss=a", "&code=d", "&error=&error=a", "&code=&code="]),
     ];
     const ISS: &str = "https%3A%2F%2Fid.example.com";
+    const NO: &str = "user_cancelled_login";
     const DEVICE: &[Field] = &[
         ("device_code", &["\"d\"", "\"d\"", "\"d\"", "\"\"", "7"]),
         ("user_code", &["\"WDJB-MJHT\"", "\"a b\"", "\"\\u001b[2J\"", "\"\"", ""]),

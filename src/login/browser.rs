@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::loopback::{Loopback, Visit};
 use super::page::Page;
-use super::{Request, failed, has_no, in_time};
+use super::{DENIED, Request, failed, has_no, in_time};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata};
 use crate::error::Error;
 use crate::token::TokenResponse;
@@ -250,7 +250,7 @@ pub(crate) fn read_redirect<'a>(
             _ => {}
         }
         match (said("error")?, said("code")?) {
-            (Some("access_denied"), _) => Err(Error::denied()),
+            (Some(error), _) if DENIED.contains(&error) => Err(Error::denied()),
             (Some(error), _) => Err(refused(error)),
             (None, Some(code)) => Ok(code),
             (None, None) => Err(Error::login("the answer has no code")),

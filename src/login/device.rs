@@ -8,7 +8,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use reqwest::{Client, ClientBuilder, Url};
 
-use super::{Request, failed, has_no, in_time};
+use super::{DENIED, Request, failed, has_no, in_time};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata, answer};
 use crate::error::Error;
 use crate::token::TokenResponse;
@@ -155,7 +155,7 @@ impl DeviceLogin {
         match (code.as_deref(), error) {
             (Some("authorization_pending"), _) => Ok(Look::Pending),
             (Some("slow_down"), _) => Ok(Look::SlowDown),
-            (Some("access_denied"), _) => Err(Error::denied()),
+            (Some(error), _) if DENIED.contains(&error) => Err(Error::denied()),
             (Some("expired_token"), _) => Err(Error::login_timed_out()),
             (_, error) if error.is_for_now() => Ok(Look::Unreachable(failed(error))),
             (_, error) => Err(failed(error)),
