@@ -21,6 +21,7 @@ use reqwest::{Client, ClientBuilder};
 use crate::endpoint::{OAuth2Endpoint, Outcome, RefreshError, ServerMetadata, TokenEndpoint};
 use crate::error::{Error, Unfinished};
 use crate::refresh::{client, prepare, within};
+use crate::token::TokenResponse;
 
 /// What every login asks the server for, and with what.
 #[derive(Debug)]
@@ -65,6 +66,14 @@ fn failed(error: RefreshError) -> Error {
     }
     let what = "the authorization server gave no tokens".to_owned();
     Error::unfinished(Unfinished::Failed(what), Some(error.into()))
+}
+
+/// Whether they can be sent at all: a login has no earlier ones to go on with, as a refresh has.
+fn usable(tokens: TokenResponse) -> Result<TokenResponse, Error> {
+    match tokens.check() {
+        Ok(()) => Ok(tokens),
+        Err(why) => Err(failed(RefreshError::unexpected(why))),
+    }
 }
 
 /// An answer, or none within the time that it may take.

@@ -390,6 +390,23 @@ async fn a_code_without_its_verifier_is_worth_nothing() {
 }
 
 #[tokio::test]
+async fn tokens_that_can_not_be_sent_are_no_login_and_the_page_says_so() {
+    let server = MockServer::start();
+    let login = Login::begin(BrowserLogin::new(&at_issuer(&server))).await;
+    server.on_next(Route::Token, 1, Fault::rewrite(|body| body["token_type"] = "mac".into()));
+    let (status, text) = page(decide(&login.url, "allow").await).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("The login failed"), "{text}");
+    let error = login.end().await.unwrap_err();
+    assert!(!error.is_transient() && !error.is_configuration(), "{error:?}");
+    let text = format!("{:#}", anyhow::Error::new(error));
+    assert!(
+        text.ends_with("gave no tokens: the token response has a token_type other than Bearer")
+    );
+    assert_eq!(server.counters().token_requests, 1);
+}
+
+#[tokio::test]
 async fn nobody_who_comes_in_time_ends_the_login_and_frees_the_port() {
     let server = MockServer::start();
     let login = BrowserLogin::new(&at_issuer(&server)).timeout(Duration::from_millis(50));

@@ -195,6 +195,21 @@ async fn any_other_refusal_ends_the_login() {
 }
 
 #[tokio::test]
+async fn tokens_that_can_not_be_sent_are_no_login() {
+    let server = MockServer::start();
+    let login = Login::begin(&server).await;
+    server.on_next(Route::Token, 1, Fault::rewrite(|body| body["token_type"] = "mac".into()));
+    assert!(server.approve_device(&login.user_code, "alice"));
+    let error = login.end().await.unwrap_err();
+    assert!(!error.is_transient() && !error.is_configuration(), "{error:?}");
+    let text = format!("{:#}", anyhow::Error::new(error));
+    assert!(
+        text.ends_with("gave no tokens: the token response has a token_type other than Bearer")
+    );
+    assert_eq!(server.counters().token_requests, 1);
+}
+
+#[tokio::test]
 async fn what_fails_before_there_is_a_code_is_not_told_as_the_token_endpoints() {
     let server = MockServer::start();
     let endpoint = OAuth2Endpoint::at_issuer(server.issuer(), "my-cli");

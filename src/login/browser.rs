@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::loopback::{Loopback, Visit};
 use super::page::Page;
-use super::{DENIED, Request, failed, has_no, in_time};
+use super::{DENIED, Request, failed, has_no, in_time, usable};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata};
 use crate::error::Error;
 use crate::token::TokenResponse;
@@ -218,7 +218,7 @@ impl Attempt {
         ];
         fields.extend(self.request.resources());
         let tokens = self.request.endpoint.token_request(&self.http, &self.server, &fields);
-        in_time(tokens).await.map_err(failed)
+        in_time(tokens).await.map_err(failed).and_then(usable)
     }
 }
 

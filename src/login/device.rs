@@ -8,7 +8,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use reqwest::{Client, ClientBuilder, Url};
 
-use super::{DENIED, Request, failed, has_no, in_time};
+use super::{DENIED, Request, failed, has_no, in_time, usable};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata, answer};
 use crate::error::Error;
 use crate::token::TokenResponse;
@@ -148,7 +148,7 @@ impl DeviceLogin {
         let endpoint = &self.request.endpoint;
         let answered = async { Ok(endpoint.token_answer(http, server, &fields).await) };
         let (error, code) = match in_time(answered).await {
-            Ok(Ok(tokens)) => return Ok(Look::Tokens(tokens)),
+            Ok(Ok(tokens)) => return usable(tokens).map(Look::Tokens),
             Ok(Err(refused)) => refused,
             Err(error) => (error, None),
         };
