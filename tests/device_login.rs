@@ -185,6 +185,24 @@ async fn a_network_that_comes_and_goes_does_not_end_the_login() {
 }
 
 #[tokio::test]
+async fn a_busy_server_is_asked_again_when_it_says_and_before_the_code_ends() {
+    let busy = |seconds: &str| Fault::status(429).header("retry-after", seconds);
+    let server = MockServer::start();
+    let mut login = Login::begin(&server).await;
+    server.on_next(Route::Token, 1, busy("90"));
+    let told = login.told().await;
+    assert!(told.ends_with("trying again in 90 seconds"), "{told}");
+    login.result.abort();
+
+    let server = MockServer::builder().device_ttl(Duration::from_secs(4)).start().unwrap();
+    let login = Login::begin(&server).await;
+    server.on_next(Route::Token, 1, busy("90"));
+    assert!(server.approve_device(&login.user_code, "alice"));
+    login.end().await.unwrap();
+    assert_eq!(server.counters().token_requests, 2);
+}
+
+#[tokio::test]
 async fn any_other_refusal_ends_the_login() {
     let server = MockServer::start();
     let login = Login::begin(&server).await;

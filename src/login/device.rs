@@ -63,8 +63,8 @@ impl DeviceLogin {
     /// Gets a code for the person, and waits until it was entered elsewhere or has ended.
     ///
     /// `tell` is called with the [prompt](DeviceProgress::Prompt), which has to be shown, and then
-    /// at each look at the server. Where that can't be reached, it is asked less often and the
-    /// login goes on. Needs a tokio runtime with time and I/O.
+    /// at each look at the server. Where that can't be reached, it is asked less often, and not
+    /// before its `Retry-After` unless the code ends by then; the login goes on. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
     /// The person or the server said no ([`Error::is_denied`]), the code has ended
@@ -94,10 +94,11 @@ impl DeviceLogin {
                     pause = interval;
                 }
                 Look::Unreachable(error) => {
-                    // A last look falls into the code's life, if the server allows one by then.
+                    // A last look falls into the code's life, if the interval allows one by then.
                     let left = end.saturating_duration_since(Instant::now());
                     let last = left.saturating_sub(LAST_LOOK);
-                    pause = (pause * 2).min(PAUSE_MAX).min(last).max(interval);
+                    let asked = error.retry_after().unwrap_or_default();
+                    pause = (pause * 2).min(PAUSE_MAX).max(asked).min(last).max(interval);
                     tell(DeviceProgress::Unreachable { error: &error, retry_in: pause });
                     continue;
                 }
