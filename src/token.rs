@@ -9,6 +9,8 @@ pub(crate) use expiry::{Expiry, Freshness, LIFETIME_MAX, Moment};
 mod id_token;
 mod response;
 pub use response::TokenResponse;
+#[cfg(feature = "login")]
+pub(crate) use response::seconds;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

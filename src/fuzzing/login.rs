@@ -111,8 +111,9 @@ mod tests {
         ("device_code", &["\"d\"", "\"d\"", "\"d\"", "\"\"", "7"]),
         ("user_code", &["\"WDJB-MJHT\"", "\"a b\"", "\"\\u001b[2J\"", "\"\"", ""]),
         ("verification_uri", &[PAGE, PAGE, "\"http://[::1]:8/\"", "\"file:///a\"", ""]),
+        ("verification_url", &[PAGE, "\"javascript:a\"", "", "", ""]),
         ("verification_uri_complete", &[PAGE, "\"javascript:a\"", "\"\"", "null", ""]),
-        ("expires_in", &["600", "600", "0", "18446744073709551615", "\"600\"", "-1"]),
+        ("expires_in", &["600", "600", "0", "18446744073709551615", "\"600\"", "-1", "\"NaN\""]),
         ("interval", &["5", "0", "null", "18446744073709551615", "\"5\"", ""]),
     ];
     const PAGE: &str = "\"https://id.example.com/device?a=b\"";

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use oauth2::StandardDeviceAuthorizationResponse;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use reqwest::{Client, ClientBuilder, Url};
+use serde_json::{Map, Value};
 
 use super::{DENIED, Request, failed, has_no, in_time, usable};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata, answer};
 use crate::error::Error;
-use crate::token::TokenResponse;
+use crate::token::{TokenResponse, seconds};
 
 /// A login on another device, such as a telephone: for machines without a browser.
 ///
@@ -223,23 +223,20 @@ pub struct DevicePrompt {
 }
 
 impl DevicePrompt {
-    fn of(asked: &StandardDeviceAuthorizationResponse) -> Result<Self, Error> {
-        let is_page = |url: &Url| matches!(url.scheme(), "https" | "http");
-        let complete = asked.verification_uri_complete();
-        let prompt = Self {
-            user_code: asked.user_code().secret().clone(),
-            verification_uri: asked.verification_uri().url().clone(),
-            verification_uri_complete: complete.and_then(|uri| Url::parse(uri.secret()).ok()),
-            expires_in: asked.expires_in().min(EXPIRES_MAX),
+    fn of(asked: &Map<String, Value>) -> Option<Self> {
+        let text = |name| asked.get(name).and_then(Value::as_str);
+        let page = |name| {
+            let url = Url::parse(text(name)?).ok()?;
+            matches!(url.scheme(), "https" | "http").then_some(url)
         };
         // It goes to a terminal.
-        let code_is_text = !prompt.user_code.chars().any(char::is_control);
-        if !code_is_text || prompt.user_code.is_empty() || !is_page(&prompt.verification_uri) {
-            return Err(unusable());
-        }
-        Ok(Self {
-            verification_uri_complete: prompt.verification_uri_complete.filter(is_page),
-            ..prompt
+        let is_text = |code: &&str| !code.is_empty() && !code.chars().any(char::is_control);
+        Some(Self {
+            user_code: text("user_code").filter(is_text)?.to_owned(),
+            // The name before RFC 8628; some give both.
+            verification_uri: page("verification_uri").or_else(|| page("verification_url"))?,
+            verification_uri_complete: page("verification_uri_complete"),
+            expires_in: seconds(asked.get("expires_in")?)?.min(EXPIRES_MAX),
         })
     }
 
@@ -292,13 +289,13 @@ impl fmt::Debug for DevicePrompt {
 pub(crate) fn read_device_authorization(
     body: &[u8],
 ) -> Result<(DevicePrompt, String, Duration), Error> {
-    let asked: StandardDeviceAuthorizationResponse =
-        serde_json::from_slice(body).map_err(|_| unusable())?;
-    let code = asked.device_code().secret().clone();
-    if code.is_empty() {
-        return Err(unusable());
-    }
-    Ok((DevicePrompt::of(&asked)?, code, asked.interval().max(INTERVAL_MIN)))
+    // As forgiving as a token response is read: of what is said twice, the last counts.
+    let asked: Map<String, Value> = serde_json::from_slice(body).map_err(|_| unusable())?;
+    let code = asked.get("device_code").and_then(Value::as_str).filter(|code| !code.is_empty());
+    let code = code.ok_or_else(unusable)?.to_owned();
+    let interval = asked.get("interval").and_then(seconds).unwrap_or(INTERVAL);
+    let prompt = DevicePrompt::of(&asked).ok_or_else(unusable)?;
+    Ok((prompt, code, interval.max(INTERVAL_MIN)))
 }
 
 fn unusable() -> Error {
@@ -306,6 +303,9 @@ fn unusable() -> Error {
 }
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// RFC 8628 §3.2.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// No person is faster.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -321,3 +321,58 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Nobody waits longer, whatever the server says.
 const EXPIRES_MAX: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_answer_that_begins_a_login_is_read_however_it_is_written() {
+        let read = |name: &str, said: Value| {
+            let mut body = json!({
+                "device_code": "d",
+                "user_code": "WDJB-MJHT",
+                "verification_uri": "https://id.example.com/device",
+                "expires_in": 600,
+                "interval": 7,
+            });
+            body[name] = said;
+            let (prompt, _, interval) = read_device_authorization(body.to_string().as_bytes())?;
+            Ok::<_, Error>((
+                prompt.verification_uri,
+                prompt.expires_in.as_secs(),
+                interval.as_secs(),
+            ))
+        };
+        let page = Url::parse("https://id.example.com/device").unwrap();
+        for (name, said, expires_in, interval) in [
+            ("expires_in", json!("300"), 300, 7),
+            ("expires_in", json!(300.5), 300, 7),
+            ("expires_in", json!(u64::MAX), 24 * 3600, 7),
+            ("interval", json!("9"), 600, 9),
+            ("interval", json!(0), 600, 1),
+            ("interval", json!(null), 600, 5),
+            ("interval", json!("soon"), 600, 5),
+            ("verification_url", json!("https://id.example.com/old"), 600, 7),
+        ] {
+            let expected = (page.clone(), expires_in, interval);
+            assert_eq!(read(name, said.clone()).unwrap(), expected, "{name}: {said}");
+        }
+        for (name, said) in [
+            ("device_code", json!("")),
+            ("device_code", json!(7)),
+            ("user_code", json!(null)),
+            ("verification_uri", json!("javascript:alert(1)")),
+            ("expires_in", json!(-1)),
+            ("expires_in", json!("NaN")),
+            ("expires_in", json!(null)),
+        ] {
+            assert!(read(name, said.clone()).is_err(), "{name}: {said}");
+        }
+        let old = br#"{"device_code":"d","user_code":"u","verification_url":"https://a.b/","expires_in":1}"#;
+        let (prompt, ..) = read_device_authorization(old).unwrap();
+        assert_eq!(prompt.verification_uri(), "https://a.b/");
+    }
+}

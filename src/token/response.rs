@@ -146,9 +146,9 @@ impl TokenResponse {
             access_token: access_token.unwrap_or_else(|| Secret::new("")),
             refresh_token: (wire.refresh_token.into_secret())
                 .filter(|token| !token.expose().is_empty()),
-            expires_in: seconds(&wire.expires_in.0),
-            refresh_expires_in: seconds(&wire.refresh_expires_in.0)
-                .or_else(|| seconds(&wire.refresh_token_expires_in.0)),
+            expires_in: lifetime(&wire.expires_in.0),
+            refresh_expires_in: lifetime(&wire.refresh_expires_in.0)
+                .or_else(|| lifetime(&wire.refresh_token_expires_in.0)),
             scope: wire.scope.0.as_str().map(str::to_owned),
             subject: wire.id_token.0.as_str().and_then(id_token::subject),
             server: None,
@@ -282,16 +282,19 @@ fn wipe(value: &mut Value) {
     }
 }
 
-fn seconds(value: &Value) -> Option<Duration> {
+fn lifetime(value: &Value) -> Option<Duration> {
+    seconds(value).and_then(usable)
+}
+
+/// A number, also as text.
+pub(crate) fn seconds(value: &Value) -> Option<Duration> {
     let seconds = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,
         _ => return None,
     };
     // A NaN or a negative number is none; the cap comes first, as a Duration panics on more.
-    (seconds > 0.0)
-        .then(|| Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64())))
-        .and_then(usable)
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64())))
 }
 
 const NO_ACCESS_TOKEN: &str = "the token response has no access_token, or one that is not text";
