@@ -64,7 +64,8 @@ impl DeviceLogin {
     ///
     /// `tell` is called with the [prompt](DeviceProgress::Prompt), which has to be shown, and then
     /// at each look at the server. Where that can't be reached, it is asked less often, and not
-    /// before its `Retry-After` unless the code ends by then; the login goes on. Needs a tokio runtime with time and I/O.
+    /// before its `Retry-After` is over unless the code ends by then; the login goes on. Needs a
+    /// tokio runtime with time and I/O.
     ///
     /// # Errors
     /// The person or the server said no ([`Error::is_denied`]), the code has ended
