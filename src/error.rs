@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::endpoint::{Outcome, RefreshError};
+use crate::endpoint::RefreshError;
 use crate::event::LogoutReason;
 use crate::store::StoreError;
 use crate::token::TokenResponse;
@@ -140,14 +140,15 @@ impl Error {
 
     /// A new login helps, and nothing was cleared: the server refuses the access token, and the
     /// session has no refresh token to get another; or the token endpoint has refused three
-    /// refreshes in a row without saying why, or for a reason that nobody knows, or has answered twice with
-    /// another user's tokens; or the store holds what is no record, or has lost the one that it held ([`is_store`](Self::is_store) as well).
+    /// refreshes in a row without saying why, or for a reason that nobody knows, or has answered
+    /// twice with another user's tokens; or the store holds what is no record, or has lost the one
+    /// that it held ([`is_store`](Self::is_store) as well).
     pub fn is_login_required(&self) -> bool {
-        let is_mended = |error: &StoreError| error.is_corrupt() || error.is_lost();
-        self.asks_for_login() || self.is_store() && self.store_error().is_some_and(is_mended)
+        let login_helps = |error: &StoreError| error.is_corrupt() || error.is_lost();
+        self.asks_for_login() || self.is_store() && self.store_error().is_some_and(login_helps)
     }
 
-    /// The same, by the server's word.
+    /// The same, but for the store.
     pub(crate) fn asks_for_login(&self) -> bool {
         matches!(self.inner.kind, Kind::LoginRequired(_))
     }
@@ -175,12 +176,6 @@ impl Error {
     /// Why the person who was asked did not log in again.
     fn login_error(&self) -> Option<&Self> {
         self.inner.source.as_ref()?.downcast_ref()
-    }
-
-    /// Nothing has left this machine.
-    pub(crate) fn was_not_sent(&self) -> bool {
-        let cause = self.inner.source.as_ref().and_then(|source| source.downcast_ref());
-        cause.is_some_and(|cause: &RefreshError| cause.outcome() == Outcome::NotSent)
     }
 
     pub(crate) fn store_error(&self) -> Option<&StoreError> {

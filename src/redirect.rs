@@ -21,7 +21,7 @@ use reqwest::redirect::{Attempt, Policy};
 /// # }
 /// ```
 ///
-/// - Within the first URL's origin, redirects are followed with the token, and back to it too.
+/// - Within the first URL's origin, redirects are followed with the token, and back to it without.
 /// - To another origin they are followed without it (RFC 9110 §15.4).
 /// - Where one leads from another origin to that same one, nothing is sent, and the request fails
 ///   with an error for which [`reqwest::Error::is_redirect`] is true. Its

@@ -140,7 +140,8 @@ async fn refresh(
         && let Some(left) = failure.holds(asked, SystemTime::now())
     {
         let message = format!("a refresh by {} failed a moment ago", failure.by);
-        return Err(Error::refresh(RefreshError::busy(message, Some(left))));
+        let error = failure.row.told_as(RefreshError::busy(message, Some(left)));
+        return Err(error.with_retry_after(Some(left)));
     }
     let row = failed.map_or_else(Failures::default, |failure| failure.row);
     let http = locked.http(core).map_err(Error::refresh)?;
@@ -164,12 +165,11 @@ async fn refresh(
             step("answered");
             let answered = answered(core, locked, refused, &current, brief, &response, maybe_spent);
             return match answered.await? {
-                (Committed::Saved(tokens), Some(error)) if error.is_transient() => {
+                (Committed::Saved(tokens), Some(error)) => {
                     let brief = Brief::of(&tokens);
                     let row = row.and(Outcome::Unexpected);
                     Err(tell_the_others(core, locked, &tokens, brief, error, row).await)
                 }
-                (Committed::Saved(_), Some(error)) => Err(error),
                 (Committed::Unsaved(tokens, presented, _), useless) => {
                     Ok(Committed::Unsaved(tokens, presented, useless))
                 }
@@ -199,14 +199,12 @@ async fn refresh(
         }
         _ => {}
     }
-    if row.unreadable >= UNREADABLE_MAX {
-        return Err(Error::refused_for_no_known_reason(error));
+    let error = row.told_as(error);
+    if error.is_configuration() {
+        // The others may be better off.
+        return Err(error);
     }
-    let error = Error::refresh(error);
-    if error.is_transient() {
-        return Err(tell_the_others(core, locked, &current, brief, error, row).await);
-    }
-    Err(error)
+    Err(tell_the_others(core, locked, &current, brief, error, row).await)
 }
 
 /// The last refresh of these tokens, by whatever program, where it failed.
@@ -431,7 +429,3 @@ const PREPARE: Duration = Duration::from_secs(120);
 
 /// One whole transaction of somebody else (exchange, replay, store), and half of another.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(65);
-
-/// A server that says no three times for no known reason will not say yes: the user has to log in,
-/// though nothing is known to be over.
-const UNREADABLE_MAX: u32 = 3;

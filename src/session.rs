@@ -209,6 +209,7 @@ impl Session {
             store: core.store.describe(),
             endpoint: core.endpoint.id(),
             account: core.account.clone(),
+            has_tokens: tokens.is_some(),
             logged_in: tokens.is_some_and(|tokens| tokens.go_on_at(now)),
             logout_reason: core.state.logout_reason(),
             received_at: tokens.map(|tokens| tokens.received_at).filter(|at| *at != UNIX_EPOCH),

@@ -313,6 +313,19 @@ async fn a_person_who_says_no_to_the_prompt_is_not_asked_again_by_each_request()
     store.is_locked.store(false, Ordering::SeqCst);
     assert_eq!(soon(get()).await.unwrap().status(), 200);
     assert_eq!(server.counters().token_requests, 0);
+
+    // Nor by each refresh.
+    store.is_locked.store(true, Ordering::SeqCst);
+    server.expire_access_tokens();
+    for _ in 0..4 {
+        let error = soon(get()).await.unwrap_err();
+        assert!(found(&error).is_store(), "{error:?}");
+        wait_out(found(&error).retry_after()).await;
+    }
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 3);
+    store.is_locked.store(false, Ordering::SeqCst);
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    assert_eq!(server.counters().token_requests, 1);
 }
 
 #[tokio::test]

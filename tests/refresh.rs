@@ -516,7 +516,7 @@ async fn invalid_grant_after_a_refresh_that_was_never_answered_means_rotation_lo
 #[tokio::test]
 async fn retry_after_is_told_to_everybody_capped_at_an_hour() {
     for (said, seconds) in [("7", 7), ("86400", 3600), ("99999999999999999999999", 3600)] {
-        // The last one says nothing of the token, which may be spent; but not before it is asked for.
+        // After a 403 the token may be spent, which changes nothing of the wait.
         for code in [429, 503, 403] {
             let t = Fixture::expired(MockServer::start()).await;
             let busy = Fault::status(code).header("retry-after", said);

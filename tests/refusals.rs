@@ -6,7 +6,7 @@ use mock_server::{Fault, Route};
 use reqwest_reauth::{Error, LoginRequired};
 use serde_json::json;
 use support::vault::User;
-use support::{Fixture, found, refresh_tokens_sent, soon, tokens};
+use support::{Fixture, found, refresh_tokens_sent, settle, soon, tokens};
 
 const HTML: &str = "<html><body>no</body></html>";
 
@@ -96,6 +96,34 @@ async fn the_third_in_a_row_asks_for_a_login_whichever_programs_made_the_others(
     }
     assert_eq!(t.get(&t.program()).await.unwrap(), 200);
     assert_eq!(refresh_tokens_sent(&t.server), [(); 5].map(|()| issued.refresh_token.clone()));
+}
+
+#[tokio::test]
+async fn programs_that_wait_in_line_for_the_third_are_told_with_it() {
+    let t = User::new();
+    t.logged_in().await;
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 3, Fault::status(400).body(HTML));
+    for _ in 0..2 {
+        let program = t.program();
+        let error = soon(program.refused(&program.access_token().await.unwrap())).await;
+        tokio::time::sleep(error.unwrap_err().retry_after().unwrap()).await;
+    }
+    let hold = t.server.hold(Route::Token);
+    let programs: Vec<_> = (0..5).map(|_| t.program()).collect();
+    let waiting = programs.iter().map(|program| {
+        let program = program.clone();
+        tokio::spawn(async move { program.refused(&program.access_token().await?).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    hold.arrived(1).await;
+    settle().await;
+    hold.release();
+    for waiting in waiting {
+        let error = soon(waiting).await.unwrap().unwrap_err();
+        assert!(error.is_login_required() && !error.is_logged_out(), "{error:?}");
+    }
+    assert_eq!(t.server.counters().token_requests, 3);
 }
 
 #[tokio::test]

@@ -48,7 +48,9 @@ async fn a_login_without_a_refresh_token_ends_with_its_access_token() {
         session.log_in(given).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(session.is_logged_in().await.unwrap(), goes_on);
-        assert_eq!(session.status().await.unwrap().is_logged_in(), goes_on);
+        let status = session.status().await.unwrap();
+        assert_eq!(status.is_logged_in(), goes_on);
+        assert_eq!(status.to_string().contains("no refresh token"), !status.has_refresh_token());
     }
 }
 

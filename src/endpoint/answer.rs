@@ -92,7 +92,7 @@ pub(crate) fn refusal(
         }
         429 => RefreshError::busy(message, retry_after),
         503 if retry_after.is_some() => RefreshError::busy(message, retry_after),
-        500 | 502 | 503 | 504 => RefreshError::no_answer(message),
+        500 | 502 | 503 | 504 => RefreshError::no_answer(message).with_wait(retry_after),
         300..400 => RefreshError::misconfigured(format!(
             "{message}, a redirect, which is not followed: give the final URL"
         )),
@@ -364,6 +364,8 @@ mod tests {
             (429, "Fri, 31 Dec 2100 23:59:59 GMT", "", Some(3600)),
             (503, "30", "", Some(30)),
             (503, "soon", "", None),
+            (500, "30", "", Some(30)),
+            (504, "30", "", Some(30)),
             (400, "7", limited, Some(7)),
             (403, "600", "<html>", Some(600)),
             (403, "86400", "", Some(3600)),

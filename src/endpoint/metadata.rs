@@ -87,7 +87,7 @@ impl ServerMetadata {
 
     /// Asks the server: where RFC 8414 §3 has it first, then where OpenID Connect has it.
     pub(crate) async fn discover(client: &Client, issuer: &str) -> Result<Self, RefreshError> {
-        let (mut problem, mut for_now) = (None, None);
+        let (mut problem, mut is_wrong, mut for_now) = (None, false, None);
         for url in well_known(issuer).map_err(RefreshError::misconfigured)? {
             match within(DISCOVERY, ask(client, issuer, &url)).await {
                 Some(Ok(metadata)) => return Ok(metadata),
@@ -95,8 +95,8 @@ impl ServerMetadata {
                 Some(Err(Refusal::Unreachable(error))) => return Err(for_now.unwrap_or(error)),
                 // A proxy that lets only one of the two through fails the other for good.
                 Some(Err(Refusal::ForNow(error))) => for_now = for_now.or(Some(error)),
-                // What is wrong says more than what is missing.
-                Some(Err(Refusal::Wrong(why))) => problem = Some(why),
+                // What is wrong says more than what is missing, for now or for good.
+                Some(Err(Refusal::Wrong(why))) => (problem, is_wrong) = (Some(why), true),
                 Some(Err(Refusal::Missing(why))) => problem = problem.or(Some(why)),
                 None => {
                     let late = || RefreshError::not_sent(format!("no answer in time from {url}"));
@@ -104,7 +104,7 @@ impl ServerMetadata {
                 }
             }
         }
-        if let Some(error) = for_now {
+        if let Some(error) = for_now.filter(|_| !is_wrong) {
             return Err(error);
         }
         let problem = problem.unwrap_or_default();
@@ -115,7 +115,7 @@ impl ServerMetadata {
     }
 }
 
-/// One that is of no use spoils only the login that needs it.
+/// One that is of no use spoils only what needs it: without one to revoke at, a logout tells no server.
 fn if_usable<'de, D: Deserializer<'de>>(endpoint: D) -> Result<Option<Url>, D::Error> {
     let said = Value::deserialize(endpoint)?;
     let url = said.as_str().and_then(|text| Url::parse(text).ok());

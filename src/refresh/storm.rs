@@ -9,7 +9,7 @@
 //!    path that was never accepted.
 //! 3. **Budget.** 5 refreshes in 30 s, of those that no expiry explains.
 //! 4. **Cooldown.** After a refresh that failed for now: what the server asked for, else 200 ms,
-//!    doubling to 60 s, or to 5 s where the server was not reached, with full jitter.
+//!    doubling to 60 s, with full jitter.
 //!
 //! A path that was accepted is exempt from the first two: some tokens live two seconds and don't
 //! say so. It is exempt from the first alone where it has refused a token just born as well: there,

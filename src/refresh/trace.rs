@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Outcome;
+use crate::endpoint::{Outcome, RefreshError};
+use crate::error::Error;
 use crate::store::{Brief, Notes, StoreError, from_millis, millis};
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -66,6 +67,14 @@ impl Failures {
             _ => 0,
         };
         Self { count: self.count.saturating_add(1), unreadable }
+    }
+
+    /// What the last of them means to who waits for it.
+    pub(crate) fn told_as(self, error: RefreshError) -> Error {
+        match self.unreadable >= UNREADABLE_MAX {
+            true => Error::refused_for_no_known_reason(error),
+            false => Error::refresh(error),
+        }
     }
 }
 
@@ -177,6 +186,10 @@ impl Failure {
 
 const KIND: &str = "trace";
 
+/// A server that says no three times for no known reason will not say yes: the user has to log in,
+/// though nothing is known to be over.
+const UNREADABLE_MAX: u32 = 3;
+
 /// What a server can ask for at most.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -235,6 +248,19 @@ mod tests {
         assert_eq!(known(), Some(hash.into()));
         Trace::note_logout(&notes).unwrap();
         assert_eq!(known(), None);
+    }
+
+    #[test]
+    fn a_trace_of_an_earlier_version_is_read() {
+        let brief =
+            Brief { login: LoginId("ours".into()), generation: 3, refresh: None, key: None };
+        let (login, notes) = (brief.login.hash(), Notes::new(None));
+        let failure = r#"{"generation":3,"count":2,"at":1,"until":2,"by":"another"}"#;
+        let trace =
+            format!(r#"{{"version":1,"logged_in":true,"login":"{login}","failure":{failure}}}"#);
+        notes.write(KIND, trace.as_bytes()).unwrap();
+        let row = Trace::failure_of(&notes, &brief).unwrap().unwrap().row;
+        assert_eq!(row, Failures { count: 2, unreadable: 0 });
     }
 
     #[test]

@@ -96,7 +96,13 @@ impl Core {
         self: &Arc<Self>,
         locked: &mut Locked,
     ) -> Result<Stored, Error> {
-        let (asked, loaded) = self.load(self.store.read(Kept::load)).await?;
+        // The locks are wanted again soon, with or without a prompt.
+        if let Some(error) = self.still_declined().await {
+            return Err(error.with_retry_after(None));
+        }
+        let loaded = self.load(self.store.read(Kept::load)).await;
+        let loaded = self.declined().note(Instant::now(), loaded);
+        let (asked, loaded) = loaded.map_err(|error| error.with_retry_after(None))?;
         if let Loaded::Out(_) | Loaded::Refused(_) = &loaded {
             // What is left of it goes; but once it is told that nobody is logged in, the program
             // may end.
@@ -109,13 +115,9 @@ impl Core {
         Ok(stored)
     }
 
-    /// Reads the store, unless a person was asked to unlock it a moment ago, and it still is locked:
-    /// that would ask them again.
+    /// Reads the store, unless a person has just not unlocked it, and would be asked again.
     async fn read_unless_declined(&self) -> Result<(), Error> {
-        let declined = self.declined().error_at(Instant::now());
-        if let Some(error) = declined
-            && self.store.asks_a_person().await
-        {
+        if let Some(error) = self.still_declined().await {
             self.looked(Instant::now());
             return Err(error);
         }
@@ -125,6 +127,12 @@ impl Core {
             _ => self.read_store(self.store.read(Kept::load)).await,
         };
         self.declined().note(Instant::now(), result)
+    }
+
+    /// The error of the prompt that came to nothing a moment ago, where there would be another one.
+    async fn still_declined(&self) -> Option<Error> {
+        let declined = self.declined().error_at(Instant::now())?;
+        self.store.asks_a_person().await.then_some(declined)
     }
 
     /// A person wants to know: they may be asked to unlock the store, whatever they said before.

@@ -19,6 +19,7 @@ pub struct Status {
     pub(crate) endpoint: String,
     pub(crate) account: String,
     pub(crate) logged_in: bool,
+    pub(crate) has_tokens: bool,
     pub(crate) logout_reason: Option<LogoutReason>,
     pub(crate) received_at: Option<SystemTime>,
     pub(crate) expires_at: Option<SystemTime>,
@@ -167,7 +168,8 @@ impl fmt::Display for Status {
         if let Some(lock) = &self.lock {
             write!(f, "\nprograms take turns by {}", lock.display())?;
         }
-        if self.logged_in {
+        // Also of a login that has ended with its access token.
+        if self.has_tokens {
             write!(f, "\nrefreshes since the login: {}", self.refreshes)?;
             if let (Some(at), Some(by)) = (self.received_at, self.received_by()) {
                 let what = if self.refreshes == 0 { "logged in" } else { "last refreshed" };

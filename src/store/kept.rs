@@ -233,12 +233,14 @@ impl Kept {
     }
 
     fn put(&self, record: &Record, brief: &Brief) -> Result<Commit, StoreError> {
-        // A file's save may need it. The journal's, where it was late, goes on in it.
+        // A file's save may need the room; elsewhere it is the journal's, until the save is done.
         if !self.journaled {
             self.notes.leave_room();
         }
         self.save(record)?;
-        self.notes.leave_room();
+        if self.journaled {
+            self.notes.leave_room();
+        }
         // Look again: whoever logs out notes it first, and then waits for the lock.
         Ok(if ended::is_out(&self.notes, &brief.login)? { Commit::Out } else { Commit::Saved })
     }

@@ -36,8 +36,7 @@ impl Cooldown {
             _ => 0,
         };
         let failures = failures.max(known);
-        let most = if error.was_not_sent() { OFFLINE_MAX } else { COOLDOWN_MAX };
-        let backoff = jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(most));
+        let backoff = jitter((COOLDOWN_MIN * 2u32.saturating_pow(failures)).min(COOLDOWN_MAX));
         let wait = match error.retry_after() {
             // "At once" is said by servers that fail, and by a clock that is fast.
             Some(asked) => asked.max(backoff).max(COOLDOWN_MIN),
@@ -66,14 +65,9 @@ fn jitter(cap: Duration) -> Duration {
 const COOLDOWN_MIN: Duration = Duration::from_millis(200);
 const COOLDOWN_MAX: Duration = Duration::from_secs(60);
 
-/// No server is spared by waiting where there is no way to it, and whoever is back on the network
-/// wants to go on.
-const OFFLINE_MAX: Duration = Duration::from_secs(5);
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::RefreshError;
 
     const SECOND: Duration = Duration::from_secs(1);
     const OURS: (u64, u64) = (0, 1);
@@ -107,20 +101,6 @@ mod tests {
         assert_eq!(left(7 * SECOND), None);
         assert!(cooldown.left_at(now, NEXT).is_none(), "it is the refresh token's own");
         assert!(Cooldown::default().left_at(now, OURS).is_none());
-    }
-
-    #[test]
-    fn who_does_not_reach_the_server_waits_five_seconds_at_most() {
-        let (mut cooldown, now) = (Cooldown::default(), Moment::now());
-        let offline = || Error::refresh(RefreshError::not_sent("no route"));
-        for _ in 0..100 {
-            let wait = cooldown.failed_at(now, OURS, offline(), 20).retry_after().unwrap();
-            assert!(wait <= 5 * SECOND, "{wait:?}");
-        }
-        let lost = || Error::refresh(RefreshError::no_answer("it went away"));
-        let waits = (0..100).map(|_| cooldown.failed_at(now, OURS, lost(), 0));
-        // That all are short by chance happens once in 12^100 times.
-        assert!(waits.filter_map(|error| error.retry_after()).any(|wait| wait > 5 * SECOND));
     }
 
     #[test]
