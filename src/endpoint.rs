@@ -189,12 +189,6 @@ impl RefreshError {
         self
     }
 
-    /// Whether asking again later, with nothing changed, makes sense to the server.
-    pub(crate) fn is_for_now(&self) -> bool {
-        matches!(self.outcome, Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy)
-            || self.retry_after.is_some()
-    }
-
     pub(crate) fn outcome(&self) -> Outcome {
         self.outcome
     }

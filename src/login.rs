@@ -59,9 +59,15 @@ impl Request {
     }
 }
 
+/// Whether asking again later, with nothing changed, may help.
+fn is_for_now(error: &RefreshError) -> bool {
+    matches!(error.outcome(), Outcome::NotSent | Outcome::NoAnswer | Outcome::Busy)
+        || error.retry_after().is_some()
+}
+
 /// What a token request's failure means where there is no session yet.
 fn failed(error: RefreshError) -> Error {
-    if error.is_for_now() || error.outcome() == Outcome::Misconfigured {
+    if is_for_now(&error) || error.outcome() == Outcome::Misconfigured {
         return Error::server(error);
     }
     let what = "the authorization server gave no tokens".to_owned();

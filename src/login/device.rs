@@ -8,7 +8,7 @@ use qrcode::render::unicode::Dense1x2;
 use reqwest::{Client, ClientBuilder, Url};
 use serde_json::{Map, Value};
 
-use super::{DENIED, Request, failed, has_no, in_time, usable};
+use super::{DENIED, Request, failed, has_no, in_time, is_for_now, usable};
 use crate::endpoint::{OAuth2Endpoint, RefreshError, ServerMetadata, answer};
 use crate::error::Error;
 use crate::token::{TokenResponse, seconds};
@@ -159,7 +159,7 @@ impl DeviceLogin {
             (Some("slow_down"), _) => Ok(Look::SlowDown),
             (Some(error), _) if DENIED.contains(&error) => Err(Error::denied()),
             (Some("expired_token"), _) => Err(Error::login_timed_out()),
-            (_, error) if error.is_for_now() => Ok(Look::Unreachable(failed(error))),
+            (_, error) if is_for_now(&error) => Ok(Look::Unreachable(failed(error))),
             (_, error) => Err(failed(error)),
         }
     }
