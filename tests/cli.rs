@@ -9,7 +9,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 
 use mock_server::{Fault, Issued, MockServer, Route};
 use serde_json::{Value, json};
@@ -77,16 +76,8 @@ impl Machine {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(example());
-        command
-            .args(args)
-            .args(["--config-dir".as_ref(), self.path("config").as_os_str()])
-            .args(["--state-dir".as_ref(), self.path("state").as_os_str()])
-            .env_remove("REAUTH_TOKEN")
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let mut command = programs::cli(self.directory.path(), args);
+        command.current_dir(self.directory.path());
         command
     }
 
@@ -130,11 +121,6 @@ impl From<Output> for Done {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
-}
-
-fn example() -> &'static PathBuf {
-    static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
-    EXAMPLE.get_or_init(|| programs::build("cli"))
 }
 
 /// What `call --json` prints, without the time it took.

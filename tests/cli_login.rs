@@ -6,9 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Child;
 
 use mock_server::{Metadata, MockServer, Route};
 use reqwest::{Client, Url};
@@ -44,20 +42,8 @@ impl Machine {
     }
 
     fn start(&self, args: &[&str]) -> Child {
-        static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
-        let directory = self.directory.path();
-        Command::new(EXAMPLE.get_or_init(|| programs::build("cli")))
-            .args(args)
-            .args(["--config-dir".as_ref(), directory.join("config").as_os_str()])
-            .args(["--state-dir".as_ref(), directory.join("state").as_os_str()])
-            .env_remove("REAUTH_TOKEN")
-            // A browser that opens nothing.
-            .env("BROWSER", "true")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        // A browser that opens nothing.
+        programs::cli(self.directory.path(), args).env("BROWSER", "true").spawn().unwrap()
     }
 
     fn run(&self, args: &[&str]) -> Done {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{DeviceLogin, DeviceProgress, Error, OAuth2Endpoint, TokenResponse};
 use serde_json::json;
-use support::soon;
+use support::{chain, form, pairs, soon};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -103,14 +103,9 @@ async fn each_resource_is_named_when_the_login_begins_and_in_the_token_request()
     assert!(server.approve_device(&login.user_code, "alice"));
     login.end().await.unwrap();
     let form = |route| {
-        let sent = server.requests(route);
-        assert_eq!(sent.len(), 1);
-        let form = form_urlencoded::parse(&sent[0].body).into_owned();
-        form.filter(|(name, _)| name != "device_code").collect::<Vec<_>>()
-    };
-    let pairs = |pairs: &[(&str, &str)]| {
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        pairs.collect::<Vec<_>>()
+        let mut form = form(&server.requests(route));
+        form.retain(|(name, _)| name != "device_code");
+        form
     };
     let (first, second) = (("resource", one), ("resource", two));
     let id = ("client_id", "my-cli");
@@ -188,15 +183,15 @@ async fn a_network_that_comes_and_goes_does_not_end_the_login() {
 async fn a_busy_server_is_asked_again_when_it_says_and_before_the_code_ends() {
     let busy = |seconds: &str| Fault::status(429).header("retry-after", seconds);
     let server = MockServer::start();
-    let mut login = Login::begin(&server).await;
     server.on_next(Route::Token, 1, busy("90"));
+    let mut login = Login::begin(&server).await;
     let told = login.told().await;
     assert!(told.ends_with("trying again in 90 seconds"), "{told}");
     login.result.abort();
 
     let server = MockServer::builder().device_ttl(Duration::from_secs(4)).start().unwrap();
-    let login = Login::begin(&server).await;
     server.on_next(Route::Token, 1, busy("90"));
+    let login = Login::begin(&server).await;
     assert!(server.approve_device(&login.user_code, "alice"));
     login.end().await.unwrap();
     assert_eq!(server.counters().token_requests, 2);
@@ -220,10 +215,8 @@ async fn tokens_that_can_not_be_sent_are_no_login() {
     assert!(server.approve_device(&login.user_code, "alice"));
     let error = login.end().await.unwrap_err();
     assert!(!error.is_transient() && !error.is_configuration(), "{error:?}");
-    let text = format!("{:#}", anyhow::Error::new(error));
-    assert!(
-        text.ends_with("gave no tokens: the token response has a token_type other than Bearer")
-    );
+    let text = chain(&error);
+    assert!(text.ends_with("the token response has a token_type other than Bearer"), "{text}");
     assert_eq!(server.counters().token_requests, 1);
 }
 

@@ -18,7 +18,9 @@ use reqwest_reauth::{
     OAuth2Endpoint, RefreshError, RefreshToken, Session, TokenEndpoint, TokenResponse,
 };
 use serde_json::json;
-use support::{Fixture, Turnstile, client, found, soon, tokens, tokens_without_expiry};
+use support::{
+    Fixture, Turnstile, client, form, found, pairs, soon, tokens, tokens_without_expiry,
+};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 
@@ -34,21 +36,6 @@ async fn refresh_with(server: &MockServer, endpoint: OAuth2Endpoint) -> Vec<Reco
     let response = client(&session).get(server.api_url("things")).send().await.unwrap();
     assert_eq!(response.status(), 200);
     server.requests(Route::Token)
-}
-
-/// The form of the only request, without the refresh token's value.
-fn form(requests: &[Recorded]) -> Vec<(String, String)> {
-    assert_eq!(requests.len(), 1);
-    let fields = form_urlencoded::parse(&requests[0].body).into_owned();
-    let shown = |(name, value): (String, String)| match name.as_str() {
-        "refresh_token" => (name, value[..3].to_owned()),
-        _ => (name, value),
-    };
-    fields.map(shown).collect()
-}
-
-fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[tokio::test]

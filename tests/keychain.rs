@@ -9,13 +9,14 @@ mod secret_service;
 mod support;
 
 use std::error::Error as _;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mock_server::{MockServer, Route};
-use reqwest_reauth::{Error, KeychainStore, Record, Session, SessionBuilder, TokenStore};
-use support::{client, endpoint, found, join_all, programs, refresh_tokens_sent, soon, tokens};
+use reqwest_reauth::{KeychainStore, Record, Session, SessionBuilder, TokenStore};
+use support::{
+    chain, client, endpoint, found, join_all, programs, refresh_tokens_sent, soon, tokens, wait_out,
+};
 
 use crate::keychain::{in_a_session, without_a_session};
 use crate::secret_service::SecretService;
@@ -221,16 +222,9 @@ fn the_clis_next_login_takes_the_place_of_an_entry_that_was_lost() {
         async |keychain| {
             let program = Program::new();
             let (server, directory) = (&program.server, program.state.path());
-            let [tokens, config, state] =
-                ["tokens.json", "config", "state"].map(|name| directory.join(name));
+            let tokens = directory.join("tokens.json");
             let run = |args: &[&str]| {
-                let output = Command::new(programs::build("cli"))
-                    .args(args)
-                    .args(["--config-dir".as_ref(), config.as_os_str()])
-                    .args(["--state-dir".as_ref(), state.as_os_str()])
-                    .stdin(Stdio::null())
-                    .output()
-                    .unwrap();
+                let output = programs::cli(directory, args).output().unwrap();
                 (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
             };
             let log_in = || {
@@ -377,7 +371,7 @@ fn a_locked_keychain_logs_nobody_out_and_is_used_again_once_it_is_unlocked() {
 
             keychain.unlock();
             assert!(soon(started.is_logged_in()).await.unwrap());
-            wait_out(found(&error)).await;
+            wait_out(found(&error).retry_after()).await;
             assert_eq!(program.get(&running).await.unwrap(), 200);
             assert_eq!(program.server.counters().refreshes, 1);
         },
@@ -404,7 +398,7 @@ fn a_keychain_that_was_killed_is_used_again_once_it_is_back() {
             assert!(found(&error).is_store() && !found(&error).is_logged_out(), "{error:?}");
             assert_eq!(program.server.counters().token_requests, 1, "nothing was sent");
             keychain.start();
-            wait_out(found(&error)).await;
+            wait_out(found(&error).retry_after()).await;
             assert_eq!(program.get(&session).await.unwrap(), 200);
             let counters = program.server.counters();
             assert_eq!((counters.refreshes, counters.reuses), (2, 0));
@@ -423,7 +417,7 @@ fn a_keychain_that_comes_back_locked_logs_nobody_out() {
         let error = program.get(&session).await.unwrap_err();
         assert!(found(&error).is_store() && !found(&error).is_logged_out(), "{error:?}");
         keychain.unlock();
-        wait_out(found(&error)).await;
+        wait_out(found(&error).retry_after()).await;
         assert_eq!(program.get(&session).await.unwrap(), 200);
     });
 }
@@ -569,21 +563,6 @@ fn a_person_who_is_asked_whether_the_program_may_read_its_entry_is_waited_for() 
             assert_eq!(service.counts(), (1, 1), "only listed");
         },
     );
-}
-
-/// What a person reads.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
-async fn wait_out(error: &Error) {
-    tokio::time::sleep(error.retry_after().unwrap_or_default()).await;
 }
 
 const SERVICE: &str = "reauth-test";

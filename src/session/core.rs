@@ -225,7 +225,7 @@ impl Core {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use http::Method;
     use tokio::time::timeout;
 
@@ -236,28 +236,33 @@ mod tests {
     use crate::store::MemoryStore;
     use crate::token::{Birth, Identity, TokenResponse};
 
-    #[tokio::test]
-    async fn a_401_on_tokens_that_are_still_landing_begins_no_refresh_unasked() {
+    /// A session that is logged in, its tokens, and later ones of the same login.
+    pub(in crate::session) async fn with_next(
+        generation: u64,
+        lifetime: Option<Duration>,
+    ) -> (Session, Arc<Tokens>, Tokens) {
         // Nobody is there: a refresh would fail.
         let endpoint = OAuth2Endpoint::new("http://127.0.0.1:9/token", "client");
         let builder = Session::builder("test", endpoint).origin("https://api.example");
         let session = builder.store(MemoryStore::new()).build().unwrap();
         session.log_in(TokenResponse::new("at").refresh_token("rt")).await.unwrap();
+        let before = session.core().state.tokens().unwrap();
+        let (login, epoch) = (before.login.clone(), before.epoch);
+        let identity = Identity { login, epoch, generation, birth: Birth::Refresh, key: None };
+        let mut response = TokenResponse::new("at2").refresh_token("rt2");
+        response.expires_in = lifetime;
+        let next = Tokens::received(&response, Some(&before), identity, Moment::now());
+        (session, before, next)
+    }
+
+    #[tokio::test]
+    async fn a_401_on_tokens_that_are_still_landing_begins_no_refresh_unasked() {
+        let (session, before, brought) = with_next(1, None).await;
         let core = session.core();
-        let before = core.state.tokens().unwrap();
         let (mut landing, place) = (None, Place::new(0, &Method::GET, "/always"));
         let _waiting: Joined<(), _> =
             core.refreshing.join(before.version(), || None, |begun| landing = Some(begun));
 
-        let identity = Identity {
-            login: before.login.clone(),
-            epoch: before.epoch,
-            generation: before.generation + 1,
-            birth: Birth::Refresh,
-            key: None,
-        };
-        let response = TokenResponse::new("at2").refresh_token("rt2");
-        let brought = Tokens::received(&response, Some(&before), identity, Moment::now());
         let brought = core.state.advance(before.epoch, &Arc::new(brought)).unwrap();
         let mut recovery = Box::pin(core.recover(&brought, Some(place)));
         assert!(timeout(Duration::ZERO, &mut recovery).await.is_err());

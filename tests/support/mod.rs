@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use http::Extensions;
-use mock_server::{Issued, MockServer};
+use mock_server::{Issued, MockServer, Recorded};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_reauth::{
@@ -273,6 +273,21 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         link = cause.source();
     }
     text
+}
+
+/// The form of the only request, without the refresh token's value.
+pub fn form(requests: &[Recorded]) -> Vec<(String, String)> {
+    assert_eq!(requests.len(), 1);
+    let fields = form_urlencoded::parse(&requests[0].body).into_owned();
+    let shown = |(name, value): (String, String)| match name.as_str() {
+        "refresh_token" => (name, value[..3].to_owned()),
+        _ => (name, value),
+    };
+    fields.map(shown).collect()
+}
+
+pub fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// Until the session may try again.

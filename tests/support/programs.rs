@@ -1,8 +1,9 @@
 //! Examples as running processes.
 
 use std::env::consts::EXE_EXTENSION;
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 /// The example of that name, built by cargo with the same target directory and profile as this
 /// test, so that there is nothing to do where it is there already.
@@ -28,6 +29,22 @@ pub fn build(example: &str) -> PathBuf {
         .status();
     assert!(status.unwrap().success(), "the example {example} could not be built");
     program
+}
+
+/// The example `cli`, with its settings and its state in `directory`, and nothing of the
+/// developer's.
+pub fn cli(directory: &Path, args: &[&str]) -> Command {
+    static CLI: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(CLI.get_or_init(|| build("cli")));
+    command
+        .args(args)
+        .args(["--config-dir".as_ref(), directory.join("config").as_os_str()])
+        .args(["--state-dir".as_ref(), directory.join("state").as_os_str()])
+        .env_remove("REAUTH_TOKEN")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 /// Sends a signal, such as `-INT`.
