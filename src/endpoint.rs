@@ -170,9 +170,9 @@ impl RefreshError {
     /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
     /// the other error codes of RFC 6749 §5.2, RFC 8707's `invalid_target`, redirects, 404, 405 and
     /// 410 are [`misconfigured`](Self::misconfigured); anything else is
-    /// [`unexpected`](Self::unexpected), with the wait that `Retry-After` asks for. The third 4xx in a
-    /// row without an error code, or answer with one that nobody knows, and without `Retry-After`,
-    /// makes a login [required](crate::Error::is_login_required).
+    /// [`unexpected`](Self::unexpected). What `Retry-After` asks for is waited where the token is
+    /// not refused. The third 4xx in a row without an error code, or answer with one that nobody
+    /// knows, and without `Retry-After`, makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         answer::refusal(TOKEN_ENDPOINT, status, headers, body, &[])
     }

@@ -217,7 +217,8 @@ impl Error {
 
     pub(crate) fn refused_for_no_known_reason(cause: RefreshError) -> Self {
         let what = "the token endpoint keeps refusing to refresh for no known reason: log in";
-        Self::new(Kind::LoginRequired(what), Some(cause.into()))
+        let retry_after = cause.retry_after();
+        Self::new(Kind::LoginRequired(what), Some(cause.into())).with_retry_after(retry_after)
     }
 
     pub(crate) fn of_another_user(cause: RefreshError) -> Self {

@@ -112,6 +112,10 @@ async fn refresh(
     refused: &Tokens,
     asked: SystemTime,
 ) -> Result<Committed, Error> {
+    if let Some(error) = core.still_declined().await {
+        // When to try again is this refresh's affair.
+        return Err(error.with_retry_after(None));
+    }
     // Look again: the store may hold newer tokens, another login or none.
     let stored = core.read_store_locked(locked).await?;
     step("read");
@@ -140,8 +144,12 @@ async fn refresh(
         && let Some(left) = failure.holds(asked, SystemTime::now())
     {
         let message = format!("a refresh by {} failed a moment ago", failure.by);
-        let error = failure.row.told_as(RefreshError::busy(message, Some(left)));
-        return Err(error.with_retry_after(Some(left)));
+        let error = RefreshError::busy(message, Some(left));
+        // Who comes later has not heard the server say so.
+        return Err(match failure.was_awaited(asked) {
+            true => failure.row.told_as(error),
+            false => Error::refresh(error),
+        });
     }
     let row = failed.map_or_else(Failures::default, |failure| failure.row);
     let http = locked.http(core).map_err(Error::refresh)?;

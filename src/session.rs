@@ -110,7 +110,8 @@ impl Session {
     /// That a token was taken is known as long as the store and what is beside its lock are kept.
     /// With a [`MemoryStore`](crate::MemoryStore), or the file system of a fresh container, nothing
     /// of it is left at the next start: a refresh token would be taken, and spent, again. Import
-    /// access tokens alone there, or keep the store.
+    /// access tokens alone there, or keep the store and the
+    /// [state directory](SessionBuilder::state_dir).
     ///
     /// # Errors
     /// As for `log_in`.

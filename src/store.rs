@@ -21,7 +21,7 @@ mod record;
 pub use record::Record;
 pub(crate) use record::{Brief, Pin, Unreadable, from_millis, millis};
 mod thread;
-pub(crate) use thread::{LateWrite, Patience, StoreThread};
+pub(crate) use thread::{LateWrite, Patience, StoreThread, Unlock};
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -81,10 +81,11 @@ pub trait TokenStore: Send + Sync + 'static {
         false
     }
 
-    /// Whether a call that takes long waits for a person, who is asked to unlock the store. Asked
-    /// on another thread while the call goes on; then the session waits for up to 2 minutes
-    /// [more](crate::SessionBuilder::store_wait), where it is not in the middle of a refresh.
-    /// Default: no.
+    /// Whether a call waits for a person, who is asked to unlock the store, or would by now. Asked
+    /// on another thread while a call takes long; then the session waits for up to 2 minutes
+    /// [more](crate::SessionBuilder::store_wait), where it is not in the middle of a refresh. Asked
+    /// too before the next read after one that failed as [locked](StoreError::locked): that one is
+    /// put off for a while. Default: no.
     fn asks_a_person(&self) -> bool {
         false
     }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mock_server::{Fault, MockServer, Route};
-use reqwest_reauth::{Event, LogoutReason, MemoryStore, Record, StoreError, TokenStore};
+use reqwest_reauth::{Event, LogoutReason, MemoryStore, Record, Shared, StoreError, TokenStore};
+use support::person::Person;
 use support::steps::after_a_second;
 use support::{
-    AskingStore, Call, Logouts, builder, chain, client, found, refresh_tokens_sent, soon, text,
-    tokens, wait_out,
+    AskingStore, Call, Logouts, Turnstile, builder, chain, client, found, refresh_tokens_sent,
+    soon, text, tokens, wait_out,
 };
 use tokio::sync::watch;
 
@@ -258,6 +259,10 @@ struct Declined {
     memory: MemoryStore,
     is_locked: Arc<AtomicBool>,
     prompts: Arc<AtomicUsize>,
+    /// Where the person takes time: until this is opened.
+    answer: Option<Turnstile>,
+    /// As macOS, which can't be asked whether it is locked.
+    always_asks: bool,
 }
 
 impl TokenStore for Declined {
@@ -268,6 +273,7 @@ impl TokenStore for Declined {
     fn load(&self) -> Result<Option<Record>, StoreError> {
         if self.is_locked.load(Ordering::SeqCst) {
             self.prompts.fetch_add(1, Ordering::SeqCst);
+            self.answer.iter().for_each(Turnstile::pass);
             return Err(StoreError::locked("nobody unlocked it"));
         }
         self.memory.load()
@@ -282,7 +288,11 @@ impl TokenStore for Declined {
     }
 
     fn asks_a_person(&self) -> bool {
-        self.is_locked.load(Ordering::SeqCst)
+        self.always_asks || self.is_locked.load(Ordering::SeqCst)
+    }
+
+    fn shared(&self) -> Shared {
+        Shared::Nowhere
     }
 }
 
@@ -300,6 +310,7 @@ async fn a_person_who_says_no_to_the_prompt_is_not_asked_again_by_each_request()
         let error = soon(get()).await.unwrap_err();
         let error = found(&error);
         assert!(error.is_store() && error.is_transient() && !error.is_logged_out(), "{error:?}");
+        assert!(!error.is_login_required(), "it is there, though locked");
         let wait = error.retry_after().unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(15), "{wait:?}");
     }
@@ -326,6 +337,95 @@ async fn a_person_who_says_no_to_the_prompt_is_not_asked_again_by_each_request()
     store.is_locked.store(false, Ordering::SeqCst);
     assert_eq!(soon(get()).await.unwrap().status(), 200);
     assert_eq!(server.counters().token_requests, 1);
+}
+
+#[tokio::test]
+async fn a_logout_that_is_due_brings_up_no_prompt_at_each_look() {
+    let server = MockServer::start();
+    let store = Declined::default();
+    let session = builder(&server).store(store.clone()).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    store.is_locked.store(true, Ordering::SeqCst);
+    assert!(soon(session.log_out()).await.unwrap_err().is_store());
+    let asked = store.prompts.load(Ordering::SeqCst);
+    let client = client(&session);
+    for _ in 0..3 {
+        after_a_second().await;
+        let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
+        assert!(found(&error).is_logged_out(), "{error:?}");
+    }
+    assert_eq!(store.prompts.load(Ordering::SeqCst), asked + 1);
+    store.is_locked.store(false, Ordering::SeqCst);
+    after_a_second().await;
+    soon(client.get(server.api_url("x")).send()).await.unwrap_err();
+    soon(session.drain()).await;
+    assert!(store.memory.load().unwrap().is_none());
+    assert_eq!(server.counters().revocations, 1);
+}
+
+#[tokio::test]
+async fn a_login_is_kept_though_a_look_at_the_store_was_declined_while_the_person_was_asked() {
+    let server = MockServer::start();
+    let store = Declined { always_asks: true, ..Declined::default() };
+    let (person, ask) = Person::new();
+    let session = ask(builder(&server).store(store.clone())).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice")).subject("alice")).await.unwrap();
+    server.revoke_user("alice");
+    let revoked = server.counters().revocations;
+    let client = client(&session);
+    let request = tokio::spawn(client.get(server.api_url("x")).send());
+    let question = person.asked().await;
+    store.is_locked.store(true, Ordering::SeqCst);
+    soon(async {
+        while store.prompts.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    store.is_locked.store(false, Ordering::SeqCst);
+    question.send(Ok(tokens(&server.log_in("alice")).subject("alice"))).unwrap();
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
+    assert!(session.is_logged_in().await.unwrap());
+    assert_eq!(server.counters().revocations, revoked, "no more");
+    // Its refreshes are not put off either, nor those of a login that nobody was asked for.
+    let get = || client.get(server.api_url("x")).send();
+    server.expire_access_tokens();
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+    server.expire_access_tokens();
+    store.is_locked.store(true, Ordering::SeqCst);
+    assert!(found(&soon(get()).await.unwrap_err()).is_store());
+    store.is_locked.store(false, Ordering::SeqCst);
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    assert_eq!(soon(get()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_person_who_says_no_after_a_while_is_asked_once_too() {
+    let server = MockServer::start();
+    let answer = Turnstile::default();
+    let store = Declined { answer: Some(answer.clone()), ..Declined::default() };
+    let store_wait = Duration::from_millis(50);
+    let session = builder(&server).store(store.clone()).store_wait(store_wait).build().unwrap();
+    session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    server.expire_access_tokens();
+    store.is_locked.store(true, Ordering::SeqCst);
+    let client = client(&session);
+    let get = || client.get(server.api_url("x")).send();
+    let request = tokio::spawn(get());
+    soon(answer.arrived()).await;
+    // By then the read is given up, and the person waited for. If not, they were quick.
+    tokio::time::sleep(4 * store_wait).await;
+    answer.open();
+    let error = soon(request).await.unwrap().unwrap_err();
+    for _ in 0..3 {
+        assert!(found(&error).is_store(), "{error:?}");
+        wait_out(found(&error).retry_after()).await;
+        let error = soon(get()).await.unwrap_err();
+        assert!(chain(found(&error)).contains("nobody unlocked it"), "{error:?}");
+    }
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
+    assert_eq!(server.counters().token_requests, 0);
 }
 
 #[tokio::test]

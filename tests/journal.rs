@@ -8,11 +8,15 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use mock_server::{Fault, Issued, Route};
+use mock_server::{Fault, Hold, Issued, Route};
+use reqwest::Response;
 use reqwest_reauth::{Event, Events, LogoutReason, Session, TokenStore};
 use support::steps::log_out;
 use support::vault::{User, Vault, seen};
-use support::{Call, client, found, id_token, refresh_tokens_sent, soon, tokens, with_id_token};
+use support::{
+    Call, client, found, id_token, refresh_tokens_sent, soon, tokens, wait_out, with_id_token,
+};
+use tokio::task::JoinHandle;
 
 #[tokio::test]
 async fn a_store_that_takes_no_writes_loses_nothing_for_ten_rotations_by_ten_programs() {
@@ -150,7 +154,7 @@ async fn an_access_token_of_another_user_is_not_sent_and_the_refresh_token_with_
     assert!(t.vault.text().unwrap().contains(&rotated));
 
     // What bob's refresh token brings is his, also where nothing is said, and in another program.
-    tokio::time::sleep(found(&error).retry_after().unwrap()).await;
+    wait_out(found(&error).retry_after()).await;
     let second = t.program();
     let error = t.get(&second).await.unwrap_err();
     let text = format!("{:#}", anyhow::Error::new(found(&error).clone()));
@@ -161,6 +165,7 @@ async fn an_access_token_of_another_user_is_not_sent_and_the_refresh_token_with_
     assert!(t.vault.text().unwrap().contains(&again));
 
     // Unless the server says that it isn't.
+    wait_out(found(&error).retry_after()).await;
     t.server.on_next(
         Route::Token,
         1,
@@ -173,6 +178,17 @@ async fn an_access_token_of_another_user_is_not_sent_and_the_refresh_token_with_
     assert_eq!((t.server.counters().reuses, t.logouts.all()), (0, vec![]));
 }
 
+/// A request whose refresh is answered as soon as it is let go.
+async fn held(
+    t: &User,
+    session: &Session,
+) -> (JoinHandle<reqwest_middleware::Result<Response>>, Hold) {
+    let held = t.server.hold_answers(Route::Token);
+    let request = tokio::spawn(client(session).get(t.server.api_url("things")).send());
+    soon(held.arrived(1)).await;
+    (request, held)
+}
+
 #[tokio::test]
 async fn an_answer_of_no_use_that_could_not_be_saved_is_a_failure_and_no_refresh() {
     let t = User::new();
@@ -181,9 +197,8 @@ async fn an_answer_of_no_use_that_could_not_be_saved_is_a_failure_and_no_refresh
     t.server.expire_access_tokens();
     let useless = Fault::rewrite(|body| body["access_token"] = "no\nheader".into());
     t.server.on_next(Route::Token, 1, useless);
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
+    let (request, held) = held(&t, &session).await;
+    let rotated = t.server.current_refresh_token(issued.family).unwrap();
     t.vault.fail(&[Call::Save]);
     let journal = t.place("journal");
     fs::create_dir(&journal).unwrap();
@@ -209,7 +224,7 @@ async fn an_answer_of_no_use_that_could_not_be_saved_is_a_failure_and_no_refresh
     assert_eq!(t.get(&t.program()).await.unwrap(), 200);
     let counters = t.server.counters();
     assert_eq!((counters.token_requests, counters.reuses), (2, 0));
-    assert_eq!(refresh_tokens_sent(&t.server)[0], issued.refresh_token);
+    assert_eq!(refresh_tokens_sent(&t.server), [issued.refresh_token, rotated]);
 }
 
 #[tokio::test]
@@ -234,10 +249,7 @@ async fn a_store_that_begins_to_hang_during_the_exchange_keeps_the_answer_from_n
     let t = User::new();
     let (session, _) = t.logged_in().await;
     t.server.expire_access_tokens();
-    let held = t.server.hold_answers(Route::Token);
-    let request = client(&session).get(t.server.api_url("things")).send();
-    let request = tokio::spawn(request);
-    soon(held.arrived(1)).await;
+    let (request, held) = held(&t, &session).await;
     let hanging = t.vault.park_all();
     // Somebody looks: the store's thread hangs, and nobody knows yet.
     let looking = tokio::spawn({
@@ -276,9 +288,7 @@ impl Unsaved {
         let (session, issued) = t.logged_in().await;
         let mut events = session.events();
         t.server.expire_access_tokens();
-        let held = t.server.hold_answers(Route::Token);
-        let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-        soon(held.arrived(1)).await;
+        let (request, held) = held(t, &session).await;
         breaks(&t.vault);
         let path = t.place("journal");
         fs::create_dir(&path).unwrap();
@@ -329,19 +339,23 @@ async fn a_journal_that_failed_takes_the_answer_later_though_the_store_hangs() {
     assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
 }
 
-/// Who opens a pipe to write waits for somebody who reads.
+/// The journal is written into its room first; who opens a pipe to write waits for one who reads.
+#[cfg(unix)]
+fn hang_journal(t: &User) -> PathBuf {
+    let room = t.place("room");
+    fs::remove_file(&room).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&room).status().unwrap().success());
+    room
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_journal_that_hangs_keeps_the_locks_until_it_is_over_and_no_request() {
     let t = User::new();
     let (session, _) = t.logged_in().await;
     t.server.expire_access_tokens();
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
-    let room = t.place("room");
-    fs::remove_file(&room).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&room).status().unwrap().success());
+    let (request, held) = held(&t, &session).await;
+    let room = hang_journal(&t);
     // The save takes the other name away.
     let pipe = t.state.path().join("pipe");
     fs::hard_link(&room, &pipe).unwrap();
@@ -369,13 +383,9 @@ async fn a_journal_that_hangs_and_then_fails_takes_the_answer_later_if_the_store
     let (session, _) = t.logged_in().await;
     let mut events = session.events();
     t.server.expire_access_tokens();
-    let held = t.server.hold_answers(Route::Token);
-    let request = tokio::spawn(client(&session).get(t.server.api_url("things")).send());
-    soon(held.arrived(1)).await;
+    let (request, held) = held(&t, &session).await;
     t.vault.fail(&[Call::Save]);
-    let room = t.place("room");
-    fs::remove_file(&room).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&room).status().unwrap().success());
+    let room = hang_journal(&t);
     held.release();
     assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
     while !matches!(soon(events.next()).await.unwrap(), Event::PersistFailed(_)) {}

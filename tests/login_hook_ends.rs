@@ -203,6 +203,24 @@ async fn of_two_programs_that_ask_the_first_answer_counts_for_both() {
 }
 
 #[tokio::test]
+async fn an_entry_that_is_lost_while_a_person_is_asked_is_replaced() {
+    let t = User::new();
+    let (person, ask) = Person::new();
+    let session = ask(vault_builder(&t)).build().unwrap();
+    let issued = t.server.log_in("alice");
+    session.log_in(TokenResponse::new(&issued.access_token).subject("alice")).await.unwrap();
+    t.server.expire_access_tokens();
+    let request = who(&t, &session);
+    let question = person.asked().await;
+    t.vault.memory.clear().unwrap();
+    let next = t.server.log_in("alice");
+    question.send(Ok(tokens(&next).subject("alice"))).unwrap();
+    assert_eq!(soon(request).await.unwrap(), "alice");
+    assert!(t.vault.text().unwrap().contains(&next.refresh_token));
+    assert_eq!(t.server.counters().revocations, 0);
+}
+
+#[tokio::test]
 async fn a_refresh_in_another_program_is_as_good_as_an_answer() {
     let t = User::new();
     let (session, person) = asking_of(&t).await;

@@ -2,11 +2,18 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use mock_server::{Fault, Route};
-use reqwest_reauth::{Error, LoginRequired};
+use reqwest::Client;
+use reqwest_reauth::{
+    Error, LoginRequired, OAuth2Endpoint, RefreshError, RefreshToken, Session, TokenEndpoint,
+    TokenResponse,
+};
 use serde_json::json;
 use support::vault::User;
-use support::{Fixture, found, refresh_tokens_sent, settle, soon, tokens};
+use support::{Fixture, endpoint, found, refresh_tokens_sent, soon, tokens};
+use tokio::sync::Barrier;
 
 const HTML: &str = "<html><body>no</body></html>";
 
@@ -98,6 +105,29 @@ async fn the_third_in_a_row_asks_for_a_login_whichever_programs_made_the_others(
     assert_eq!(refresh_tokens_sent(&t.server), [(); 5].map(|()| issued.refresh_token.clone()));
 }
 
+/// All of the refreshes have begun before one gets the lock.
+struct AllAtOnce(OAuth2Endpoint, Arc<Barrier>);
+
+#[async_trait::async_trait]
+impl TokenEndpoint for AllAtOnce {
+    fn id(&self) -> String {
+        self.0.id()
+    }
+
+    async fn prepare(&self) -> Result<(), RefreshError> {
+        self.1.wait().await;
+        Ok(())
+    }
+
+    async fn refresh(
+        &self,
+        http: &Client,
+        token: &RefreshToken,
+    ) -> Result<TokenResponse, RefreshError> {
+        self.0.refresh(http, token).await
+    }
+}
+
 #[tokio::test]
 async fn programs_that_wait_in_line_for_the_third_are_told_with_it() {
     let t = User::new();
@@ -109,16 +139,16 @@ async fn programs_that_wait_in_line_for_the_third_are_told_with_it() {
         let error = soon(program.refused(&program.access_token().await.unwrap())).await;
         tokio::time::sleep(error.unwrap_err().retry_after().unwrap()).await;
     }
-    let hold = t.server.hold(Route::Token);
-    let programs: Vec<_> = (0..5).map(|_| t.program()).collect();
-    let waiting = programs.iter().map(|program| {
-        let program = program.clone();
-        tokio::spawn(async move { program.refused(&program.access_token().await?).await })
-    });
-    let waiting: Vec<_> = waiting.collect();
-    hold.arrived(1).await;
-    settle().await;
-    hold.release();
+    let begun = Arc::new(Barrier::new(5));
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let endpoint = AllAtOnce(endpoint(&t.server), Arc::clone(&begun));
+        let builder = Session::builder("test", endpoint).origin(t.server.origin());
+        let builder = builder.store(t.vault.clone()).state_dir(t.state.path().join("state"));
+        let program = builder.build().unwrap();
+        let token = program.access_token().await.unwrap();
+        waiting.push(tokio::spawn(async move { program.refused(&token).await }));
+    }
     for waiting in waiting {
         let error = soon(waiting).await.unwrap().unwrap_err();
         assert!(error.is_login_required() && !error.is_logged_out(), "{error:?}");

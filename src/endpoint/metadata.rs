@@ -87,27 +87,31 @@ impl ServerMetadata {
 
     /// Asks the server: where RFC 8414 §3 has it first, then where OpenID Connect has it.
     pub(crate) async fn discover(client: &Client, issuer: &str) -> Result<Self, RefreshError> {
-        let (mut problem, mut is_wrong, mut for_now) = (None, false, None);
+        let mut worst: Option<Refusal> = None;
         for url in well_known(issuer).map_err(RefreshError::misconfigured)? {
-            match within(DISCOVERY, ask(client, issuer, &url)).await {
+            let refusal = match within(DISCOVERY, ask(client, issuer, &url)).await {
                 Some(Ok(metadata)) => return Ok(metadata),
-                // Nobody there: the other place is no better.
-                Some(Err(Refusal::Unreachable(error))) => return Err(for_now.unwrap_or(error)),
-                // A proxy that lets only one of the two through fails the other for good.
-                Some(Err(Refusal::ForNow(error))) => for_now = for_now.or(Some(error)),
-                // What is wrong says more than what is missing, for now or for good.
-                Some(Err(Refusal::Wrong(why))) => (problem, is_wrong) = (Some(why), true),
-                Some(Err(Refusal::Missing(why))) => problem = problem.or(Some(why)),
+                Some(Err(refusal)) => refusal,
                 None => {
-                    let late = || RefreshError::not_sent(format!("no answer in time from {url}"));
-                    for_now = Some(for_now.unwrap_or_else(late));
+                    let late = format!("no answer in time from {url}");
+                    Refusal::ForNow(RefreshError::not_sent(late))
                 }
+            };
+            // Nobody there: the other place is no better. A proxy that lets only one of the two
+            // through, though, fails the other for good.
+            let is_last = matches!(refusal, Refusal::Unreachable(_));
+            if worst.as_ref().is_none_or(|worst| worst.weight() < refusal.weight()) {
+                worst = Some(refusal);
+            }
+            if is_last {
+                break;
             }
         }
-        if let Some(error) = for_now.filter(|_| !is_wrong) {
-            return Err(error);
-        }
-        let problem = problem.unwrap_or_default();
+        let problem = match worst {
+            Some(Refusal::Unreachable(error) | Refusal::ForNow(error)) => return Err(error),
+            Some(Refusal::Missing(why) | Refusal::Wrong(why)) => why,
+            None => String::new(),
+        };
         Err(RefreshError::misconfigured(format!(
             "the issuer {} can't be used: {problem}",
             shown(issuer)
@@ -115,7 +119,7 @@ impl ServerMetadata {
     }
 }
 
-/// One that is of no use spoils only what needs it: without one to revoke at, a logout tells no server.
+/// One that is of no use spoils only what needs it: a login, or that a logout is told.
 fn if_usable<'de, D: Deserializer<'de>>(endpoint: D) -> Result<Option<Url>, D::Error> {
     let said = Value::deserialize(endpoint)?;
     let url = said.as_str().and_then(|text| Url::parse(text).ok());
@@ -131,6 +135,17 @@ enum Refusal {
     ForNow(RefreshError),
     Missing(String),
     Wrong(String),
+}
+
+impl Refusal {
+    /// What is wrong says more than what fails for now, and that more than what is missing.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Missing(_) => 0,
+            Self::Unreachable(_) | Self::ForNow(_) => 1,
+            Self::Wrong(_) => 2,
+        }
+    }
 }
 
 async fn ask(client: &Client, issuer: &str, url: &Url) -> Result<ServerMetadata, Refusal> {
@@ -151,7 +166,15 @@ async fn ask(client: &Client, issuer: &str, url: &Url) -> Result<ServerMetadata,
         return Err(Refusal::Missing(format!("{url} answered {status}")));
     }
     let body = http::whole_body("the authorization server", response).await.map_err(for_now)?;
-    ServerMetadata::read(issuer, &body).map_err(|why| Refusal::Wrong(format!("{url}: {why}")))
+    ServerMetadata::read(issuer, &body).map_err(|why| {
+        let why = format!("{url}: {why}");
+        // A page that answers everything is no metadata at all.
+        let said: Option<Value> = serde_json::from_slice(&body).ok();
+        match said.is_some_and(|said| said.get("issuer").is_some()) {
+            true => Refusal::Wrong(why),
+            false => Refusal::Missing(why),
+        }
+    })
 }
 
 /// The two places of an issuer's metadata.

@@ -62,8 +62,8 @@ impl Failures {
     pub(crate) fn and(self, outcome: Outcome) -> Self {
         let unreadable = match outcome {
             Outcome::Unreadable => self.unreadable.saturating_add(1),
-            // The server has said nothing.
-            Outcome::NotSent => self.unreadable,
+            // The server has said nothing: not that a login is needed, nor that it isn't.
+            Outcome::NotSent => self.unreadable.min(UNREADABLE_MAX - 1),
             _ => 0,
         };
         Self { count: self.count.saturating_add(1), unreadable }
@@ -176,7 +176,12 @@ impl Failure {
             return None;
         }
         let left = until.duration_since(now).unwrap_or_default();
-        (!left.is_zero() || at >= asked).then_some(left)
+        (!left.is_zero() || self.was_awaited(asked)).then_some(left)
+    }
+
+    /// Whether who has `asked` then was in line when it failed.
+    pub(crate) fn was_awaited(&self, asked: SystemTime) -> bool {
+        self.at() >= asked
     }
 
     pub(crate) fn at(&self) -> SystemTime {
@@ -267,12 +272,18 @@ mod tests {
     fn what_was_never_sent_is_no_answer_and_any_other_breaks_the_row_of_refusals() {
         use Outcome::{NoAnswer, NotSent, Unreadable};
 
-        let outcomes = [Unreadable, NotSent, Unreadable, NoAnswer, Unreadable];
+        let outcomes = [
+            Unreadable, NotSent, Unreadable, NoAnswer, Unreadable, Unreadable, Unreadable, NotSent,
+            Unreadable,
+        ];
         let row = outcomes.into_iter().scan(Failures::default(), |row, outcome| {
             *row = row.and(outcome);
-            Some((row.count, row.unreadable))
+            Some(*row)
         });
-        assert_eq!(row.collect::<Vec<_>>(), [(1, 1), (2, 1), (3, 2), (4, 0), (5, 1)]);
+        let (counts, unreadable): (Vec<_>, Vec<_>) =
+            row.map(|row| (row.count, row.unreadable)).unzip();
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(unreadable, [1, 1, 2, 0, 1, 2, 3, 2, 3]);
     }
 
     #[test]

@@ -17,9 +17,10 @@ impl Declined {
     pub(super) fn note<T>(&mut self, now: Instant, result: Result<T, Error>) -> Result<T, Error> {
         let error = match result {
             Err(error) if error.store_error().is_some_and(StoreError::is_locked) => error,
-            result => {
+            Err(error) => return Err(error),
+            Ok(read) => {
                 *self = Self::default();
-                return result;
+                return Ok(read);
             }
         };
         self.wait = (self.wait * 2).clamp(WAIT_MIN, WAIT_MAX);
@@ -66,9 +67,10 @@ mod tests {
         declined.note(now, Ok(())).unwrap();
         assert!(declined.error_at(now).is_none());
         assert_eq!(declined.note(now, locked()).unwrap_err().retry_after(), Some(WAIT_MIN));
+        // One that hangs says nothing of the person.
         let hung = Error::store("test", StoreError::unavailable("it is hung"));
         let error = declined.note(now, Err::<(), _>(hung)).unwrap_err();
         assert_eq!(error.retry_after(), None);
-        assert!(declined.error_at(now).is_none());
+        assert_eq!(declined.error_at(now).unwrap().retry_after(), Some(WAIT_MIN));
     }
 }

@@ -32,6 +32,8 @@ impl Core {
         login: Login,
     ) -> Result<bool, Error> {
         response.check().map_err(Error::configuration)?;
+        // Who has just logged in is there to unlock the store.
+        self.may_ask_again();
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
         let attempt = Attempt { response, login, logouts, received };
@@ -117,6 +119,8 @@ impl Core {
         if let Login::Again(_) = kind {
             // Look again: another program may have asked the same person, and been quicker.
             match self.read_store_locked(locked).await {
+                // Where it is lost, it was this session's own, and is replaced.
+                Err(error) if error.is_login_required() && self.state.tokens().is_some() => {}
                 Err(error) if error.is_transient() => return Err(error.into()),
                 // What can't be read is replaced, or not, below.
                 Ok(_) | Err(_) => {}

@@ -9,7 +9,7 @@ use crate::refresh::{Joined, JournalKey, Locked};
 use crate::session::Core;
 use crate::session::declined::Declined;
 use crate::session::state::Phase;
-use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unreadable};
+use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unlock, Unreadable};
 use crate::token::{Birth, Freshness, Moment, Tokens};
 
 impl Core {
@@ -80,9 +80,11 @@ impl Core {
                     return landing.land(Err(error));
                 }
                 let _ = self.thread.spawn(async move {
-                    if core.is_logout_due() {
+                    if core.is_logout_due() && core.still_declined().await.is_none() {
                         // The store failed at the time; it may work by now.
-                        let _ = core.finish_logout(0, core.thread.enter(), Patience::None).await;
+                        let settled = core.finish_logout(0, core.thread.enter(), Patience::None);
+                        let settled = settled.await;
+                        let _ = core.declined().note(Instant::now(), settled);
                     }
                     landing.land(core.read_unless_declined().await);
                 });
@@ -96,10 +98,6 @@ impl Core {
         self: &Arc<Self>,
         locked: &mut Locked,
     ) -> Result<Stored, Error> {
-        // The locks are wanted again soon, with or without a prompt.
-        if let Some(error) = self.still_declined().await {
-            return Err(error.with_retry_after(None));
-        }
         let loaded = self.load(self.store.read(Kept::load)).await;
         let loaded = self.declined().note(Instant::now(), loaded);
         let (asked, loaded) = loaded.map_err(|error| error.with_retry_after(None))?;
@@ -130,7 +128,7 @@ impl Core {
     }
 
     /// The error of the prompt that came to nothing a moment ago, where there would be another one.
-    async fn still_declined(&self) -> Option<Error> {
+    pub(crate) async fn still_declined(&self) -> Option<Error> {
         let declined = self.declined().error_at(Instant::now())?;
         self.store.asks_a_person().await.then_some(declined)
     }
@@ -217,7 +215,16 @@ impl Core {
     /// Whether what failed with `error` is worth another try, since a person has unlocked the
     /// store meanwhile. Not for who holds the locks: nobody else should wait for that person.
     pub(crate) async fn is_unlocked_after(&self, error: &Error) -> bool {
-        error.store_error().is_some_and(StoreError::is_no_answer) && self.store.is_unlocked().await
+        if !error.store_error().is_some_and(StoreError::is_no_answer) {
+            return false;
+        }
+        let ended = self.store.unlocked().await;
+        if ended == Some(Unlock::Declined) {
+            let error = StoreError::locked("it is locked, and nobody unlocked it: unlock it");
+            let error = Error::store(&self.store.describe(), error);
+            let _ = self.declined().note(Instant::now(), Err::<(), _>(error));
+        }
+        ended == Some(Unlock::Over)
     }
 
     /// Nobody is logged in any more, by the store; because of `why`, where that is noted.
@@ -320,31 +327,18 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::OAuth2Endpoint;
-    use crate::session::Session;
-    use crate::store::MemoryStore;
-    use crate::token::{Identity, TokenResponse};
+    use crate::session::core::tests::with_next;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// How long is waited after a failure that follows many, and then a look at a store with newer
     /// tokens.
     async fn wait_after(generation: u64, lifetime: Duration) -> Duration {
-        let endpoint = OAuth2Endpoint::new("https://id.example/token", "client");
-        let builder = Session::builder("test", endpoint).origin("https://api.example");
-        let session = builder.store(MemoryStore::new()).build().unwrap();
-        session.log_in(TokenResponse::new("at").refresh_token("rt")).await.unwrap();
+        let (session, before, read) = with_next(generation, Some(lifetime)).await;
         let core = session.core();
-        let before = core.state.tokens().unwrap();
-        let login = before.login.clone();
-        let (epoch, birth) = (before.epoch, Birth::Refresh);
-        let identity = Identity { login, epoch, generation, birth, key: None };
-        let mut response = TokenResponse::new("at2").refresh_token("rt2");
-        response.expires_in = Some(lifetime);
-        let read = Tokens::received(&response, Some(&before), identity, Moment::now());
         let failed = |known| core.storm.failed_at(Moment::now(), &before, Error::busy(), known);
         let _ = failed(20);
-        core.take_in(epoch, read);
+        core.take_in(before.epoch, read);
         failed(0).retry_after().unwrap()
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct StoreThread {
 struct Worker {
     jobs: Option<mpsc::Sender<Job>>,
     /// The read that the thread hangs on, as far as it is known.
-    hanging: Option<oneshot::Receiver<()>>,
+    hanging: Option<oneshot::Receiver<Unlock>>,
     /// How many wait for a person meanwhile: then it doesn't hang.
     patient: usize,
 }
@@ -113,9 +113,12 @@ impl StoreThread {
     ) -> Result<T, Error> {
         let (ended, hanging) = oneshot::channel();
         let call = move |store: &Kept| {
-            // Dropped at its end, however that comes about.
-            let _ended = ended;
-            call(store)
+            // Dropped without a word where it panics.
+            let result = call(store);
+            let is_locked = result.as_ref().is_err_and(StoreError::is_locked);
+            // Nobody has given it up.
+            let _ = ended.send(if is_locked { Unlock::Declined } else { Unlock::Over });
+            result
         };
         self.call(call, patience).await.map_err(|given_up| {
             if given_up.running.is_some() {
@@ -184,10 +187,10 @@ impl StoreThread {
         result.map_err(|error| (Error::store(&self.describe(), error), late))
     }
 
-    /// Whether a read that was given up has come to its end after all, because a person unlocked
-    /// the store. Waits for that person, if one is asked, with the prompt that is there: another
-    /// read would bring up another one.
-    pub(crate) async fn is_unlocked(&self) -> bool {
+    /// How a read that was given up has come to its end after all. Waits for the person, if one is
+    /// asked to unlock the store, with the prompt that is there: another read would bring up another
+    /// one. `None`: it goes on, or there is none.
+    pub(crate) async fn unlocked(&self) -> Option<Unlock> {
         let calm = self.calm.notified();
         let (hanging, others) = {
             let mut worker = self.worker();
@@ -195,15 +198,22 @@ impl StoreThread {
         };
         let Some(mut hanging) = hanging else {
             // Somebody else waits for that person; when that is over, it is time to try again.
-            return others && within(PERSON, calm).await.is_some();
+            let is_over = others && within(PERSON, calm).await.is_some();
+            return is_over.then_some(Unlock::Over);
         };
         let _patient = Patient::new(self);
-        let asked = has_ended(&mut hanging) || others || self.asks_a_person().await;
-        if has_ended(&mut hanging) || asked && within(PERSON, &mut hanging).await.is_some() {
-            return true;
+        let mut ended = ended(&mut hanging);
+        if ended.is_none() {
+            let asked = others || self.asks_a_person().await;
+            let more = if asked { PERSON } else { Duration::ZERO };
+            // It may have ended while we asked.
+            let result = within(more, &mut hanging).await;
+            ended = result.map(|ended| ended.unwrap_or(Unlock::Over));
         }
-        self.worker().hanging = Some(hanging);
-        false
+        if ended.is_none() {
+            self.worker().hanging = Some(hanging);
+        }
+        ended
     }
 
     /// Whether the store makes us wait because a person is asked to unlock it.
@@ -292,7 +302,7 @@ impl StoreThread {
         let Some(hanging) = &mut worker.hanging else {
             return;
         };
-        if has_ended(hanging) {
+        if ended(hanging).is_some() {
             worker.hanging = None;
             return;
         }
@@ -347,9 +357,22 @@ fn gone() -> StoreError {
     StoreError::unavailable("the token store's thread is gone")
 }
 
-/// Whether the read is over: it answered, or was dropped.
-fn has_ended(hanging: &mut oneshot::Receiver<()>) -> bool {
-    !matches!(hanging.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+/// How the read has ended, where it has. Not to be asked again after that.
+fn ended(hanging: &mut oneshot::Receiver<Unlock>) -> Option<Unlock> {
+    match hanging.try_recv() {
+        Ok(ended) => Some(ended),
+        Err(oneshot::error::TryRecvError::Closed) => Some(Unlock::Over),
+        Err(oneshot::error::TryRecvError::Empty) => None,
+    }
+}
+
+/// What became of a read that was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unlock {
+    /// Whatever it came to, another one may be made.
+    Over,
+    /// The person did not unlock the store.
+    Declined,
 }
 
 /// What a call that takes longer than its limit is waited for.
