@@ -170,9 +170,10 @@ impl RefreshError {
     /// [`no_answer`](Self::no_answer); 429, and 503 with `Retry-After`, are [`busy`](Self::busy);
     /// the other error codes of RFC 6749 §5.2, RFC 8707's `invalid_target`, redirects, 404, 405 and
     /// 410 are [`misconfigured`](Self::misconfigured); anything else is
-    /// [`unexpected`](Self::unexpected). What `Retry-After` asks for is waited where the token is
-    /// not refused. The third 4xx in a row without an error code, or answer with one that nobody
-    /// knows, and without `Retry-After`, makes a login [required](crate::Error::is_login_required).
+    /// [`unexpected`](Self::unexpected). What `Retry-After` asks for is waited after all that are
+    /// transient; after `no_answer`, once the token was sent once more. The third 4xx in a row
+    /// without an error code, or answer with one that nobody knows, and without `Retry-After`,
+    /// makes a login [required](crate::Error::is_login_required).
     pub fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         answer::refusal(TOKEN_ENDPOINT, status, headers, body, &[])
     }
@@ -186,6 +187,12 @@ impl RefreshError {
     /// As long as the server has asked for, within bounds.
     fn with_wait(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
+        self
+    }
+
+    /// With `wait`, where the server has not asked for another one.
+    pub(crate) fn or_with_wait(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = self.retry_after.or(wait);
         self
     }
 

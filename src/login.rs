@@ -70,15 +70,21 @@ fn failed(error: RefreshError) -> Error {
     if is_for_now(&error) || error.outcome() == Outcome::Misconfigured {
         return Error::server(error);
     }
-    let what = "the authorization server gave no tokens".to_owned();
-    Error::unfinished(Unfinished::Failed(what), Some(error.into()))
+    unfinished("the authorization server gave no tokens", error)
+}
+
+fn unfinished(what: &str, error: RefreshError) -> Error {
+    Error::unfinished(Unfinished::Failed(what.to_owned()), Some(error.into()))
 }
 
 /// Whether they can be sent at all: a login has no earlier ones to go on with, as a refresh has.
 fn usable(tokens: TokenResponse) -> Result<TokenResponse, Error> {
     match tokens.check() {
         Ok(()) => Ok(tokens),
-        Err(why) => Err(failed(RefreshError::unexpected(why))),
+        Err(why) => {
+            let what = "the authorization server gave tokens that can't be used";
+            Err(unfinished(what, RefreshError::unexpected(why)))
+        }
     }
 }
 

@@ -112,7 +112,7 @@ async fn refresh(
     refused: &Tokens,
     asked: SystemTime,
 ) -> Result<Committed, Error> {
-    if let Some(error) = core.still_declined().await {
+    if let Some(error) = core.store.declined().await {
         // When to try again is this refresh's affair.
         return Err(error.with_retry_after(None));
     }

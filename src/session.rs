@@ -4,10 +4,10 @@ mod builder;
 pub use builder::SessionBuilder;
 mod core;
 pub(crate) use core::{Core, Recovery};
-mod declined;
 mod keep_alive;
 pub use keep_alive::KeepAlive;
 mod login;
+pub(crate) use login::GivenBack;
 mod logout;
 pub use logout::Revocation;
 mod metrics;
@@ -77,7 +77,7 @@ impl Session {
     /// The store can't be read, or holds something that isn't a record of this session. Where a login
     /// would put that right, the error is [`is_login_required`](Error::is_login_required).
     pub async fn is_logged_in(&self) -> Result<bool, Error> {
-        self.core().may_ask_again();
+        self.core().store.may_ask_again();
         self.core().know().await?;
         let tokens = self.core().state.tokens();
         Ok(tokens.is_some_and(|tokens| tokens.go_on_at(Moment::now())))

@@ -4,6 +4,7 @@
 //! demos, [`FileStore`] an explicit choice for hosts without a keychain. A store keeps one record,
 //! as it got it: what is in a record, and which of two is newer, is the session's business.
 
+mod declined;
 pub(crate) mod durable;
 mod file;
 pub use file::FileStore;
@@ -21,7 +22,7 @@ mod record;
 pub use record::Record;
 pub(crate) use record::{Brief, Pin, Unreadable, from_millis, millis};
 mod thread;
-pub(crate) use thread::{LateWrite, Patience, StoreThread, Unlock};
+pub(crate) use thread::{LateWrite, Patience, StoreThread};
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -117,7 +118,10 @@ pub struct StoreError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Locked,
+    Locked {
+        /// A person was asked to unlock it.
+        asked: bool,
+    },
     Unavailable,
     /// In time.
     NoAnswer,
@@ -130,7 +134,7 @@ impl StoreError {
     /// The store is there, and a person has to unlock it. `message` says what happened and what
     /// to do next, in one clause.
     pub fn locked(message: impl Into<String>) -> Self {
-        Self::new(Kind::Locked, message)
+        Self::new(Kind::Locked { asked: true }, message)
     }
 
     /// The store doesn't answer, isn't there, or refuses to. `message` as for [`Self::locked`].
@@ -152,12 +156,23 @@ impl StoreError {
 
     /// A person has to unlock the store.
     pub fn is_locked(&self) -> bool {
-        self.kind == Kind::Locked
+        matches!(self.kind, Kind::Locked { .. })
     }
 
     /// The content is unreadable: trying again won't help.
     pub fn is_corrupt(&self) -> bool {
         self.kind == Kind::Corrupt
+    }
+
+    /// As [`locked`](Self::locked), where the store brings up no prompt.
+    #[cfg(any(test, all(feature = "keychain", target_os = "macos")))]
+    pub(crate) fn unasked(message: impl Into<String>) -> Self {
+        Self::new(Kind::Locked { asked: false }, message)
+    }
+
+    /// A person was asked to unlock the store, and did not.
+    pub(crate) fn is_declined(&self) -> bool {
+        self.kind == Kind::Locked { asked: true }
     }
 
     pub(crate) fn no_answer(limit: Duration) -> Self {

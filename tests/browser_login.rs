@@ -182,6 +182,15 @@ async fn a_server_that_is_not_the_issuer_or_has_no_metadata_gets_nothing() {
     }
     assert_eq!(server.requests(Route::Metadata).len(), 8);
 
+    // And of what is broken more is told than of what is not there.
+    server.on_next(Route::Metadata, 1, Fault::status(404));
+    server.on_next(Route::Metadata, 1, Fault::status(200).body("{"));
+    let login = BrowserLogin::new(&at_issuer(&server)).without_browser();
+    let error = soon(login.run(|_| panic!("shown"))).await.unwrap_err();
+    let text = format!("{:#}", anyhow::Error::new(error));
+    assert!(text.contains("openid-configuration: it can't be read"), "{text}");
+    assert_eq!(server.requests(Route::Metadata).len(), 10);
+
     // Of two failures for now the first is told, also where the other place has nothing.
     server.on_next(Route::Metadata, 1, Fault::status(503));
     server.on_next(Route::Metadata, 1, Fault::status(502));
@@ -195,7 +204,7 @@ async fn a_server_that_is_not_the_issuer_or_has_no_metadata_gets_nothing() {
         let why = "oauth-authorization-server answered 503 Service Unavailable";
         assert!(text.ends_with(why), "{text}");
     }
-    assert_eq!(server.requests(Route::Metadata).len(), 12);
+    assert_eq!(server.requests(Route::Metadata).len(), 14);
     assert_eq!(server.counters().token_requests, 0);
 }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mock_server::{Fault, MockServer, Route};
-use reqwest_reauth::{Event, LogoutReason, MemoryStore, Record, Shared, StoreError, TokenStore};
+use reqwest_reauth::{
+    Event, LogoutReason, MemoryStore, Record, Revocation, Shared, StoreError, TokenStore,
+};
 use support::person::Person;
 use support::steps::after_a_second;
 use support::{
@@ -354,7 +356,7 @@ async fn a_logout_that_is_due_brings_up_no_prompt_at_each_look() {
         let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
         assert!(found(&error).is_logged_out(), "{error:?}");
     }
-    assert_eq!(store.prompts.load(Ordering::SeqCst), asked + 1);
+    assert_eq!(store.prompts.load(Ordering::SeqCst), asked);
     store.is_locked.store(false, Ordering::SeqCst);
     after_a_second().await;
     soon(client.get(server.api_url("x")).send()).await.unwrap_err();
@@ -417,15 +419,53 @@ async fn a_person_who_says_no_after_a_while_is_asked_once_too() {
     // By then the read is given up, and the person waited for. If not, they were quick.
     tokio::time::sleep(4 * store_wait).await;
     answer.open();
-    let error = soon(request).await.unwrap().unwrap_err();
+    let mut error = soon(request).await.unwrap().unwrap_err();
     for _ in 0..3 {
         assert!(found(&error).is_store(), "{error:?}");
         wait_out(found(&error).retry_after()).await;
-        let error = soon(get()).await.unwrap_err();
+        error = soon(get()).await.unwrap_err();
         assert!(chain(found(&error)).contains("nobody unlocked it"), "{error:?}");
     }
     assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
     assert_eq!(server.counters().token_requests, 0);
+}
+
+#[tokio::test]
+async fn no_look_brings_up_a_second_prompt_where_one_stands_or_was_declined_after_a_while() {
+    let server = MockServer::start();
+    let answer = Turnstile::default();
+    let store = Declined { answer: Some(answer.clone()), ..Declined::default() };
+    let store_wait = Duration::from_millis(50);
+    let session = builder(&server).store(store.clone()).store_wait(store_wait).build().unwrap();
+    assert!(!session.is_logged_in().await.unwrap());
+    store.is_locked.store(true, Ordering::SeqCst);
+    let client = client(&session);
+    for look in 0..4 {
+        if look == 2 {
+            answer.open();
+        }
+        after_a_second().await;
+        let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
+        assert!(found(&error).is_logged_out(), "{error:?}");
+        assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_logs_out_is_asked_to_unlock_the_store_once_whatever_they_said_before() {
+    let server = MockServer::start();
+    let store = Declined::default();
+    let session = || builder(&server).store(store.clone()).build().unwrap();
+    session().log_in(tokens(&server.log_in("alice"))).await.unwrap();
+    store.is_locked.store(true, Ordering::SeqCst);
+    let session = session();
+    for prompts in 1..=2 {
+        assert!(soon(session.log_out()).await.unwrap_err().is_store());
+        assert_eq!(store.prompts.load(Ordering::SeqCst), prompts);
+    }
+    store.is_locked.store(false, Ordering::SeqCst);
+    assert_eq!(soon(session.log_out()).await.unwrap(), Revocation::Revoked);
+    assert!(store.memory.load().unwrap().is_none());
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 mod support;
 
+use reqwest_reauth::TokenStore;
 use support::steps::log_out;
-use support::vault::User;
+use support::vault::{Leaves, User};
 use support::{Call, soon, tokens};
 
 #[tokio::test]
@@ -90,6 +91,35 @@ async fn an_import_whose_save_hangs_is_not_made_again_beside_the_one_that_lands(
     assert_eq!(t.get(&t.program()).await.unwrap(), 200);
     let counters = t.server.counters();
     assert_eq!((counters.refreshes, counters.token_requests, counters.reuses), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn an_import_whose_save_was_undone_when_it_landed_can_be_made_again() {
+    let t = User::new();
+    let (session, issued) = (t.program(), t.server.log_in("alice"));
+    let save = t.vault.park_next(Call::Save);
+    assert!(session.import(tokens(&issued)).await.unwrap_err().is_store());
+    save.open();
+    soon(session.drain()).await;
+    assert_eq!(t.vault.text(), None);
+    assert!(t.program().import(tokens(&issued)).await.unwrap());
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn an_import_that_could_not_be_undone_at_once_can_be_made_again_later() {
+    let saved: Leaves = |memory, record| memory.save(record).unwrap();
+    let nothing: Leaves = |_, _| {};
+    for leaves in [saved, nothing] {
+        let t = User::new();
+        let (session, issued) = (t.program(), t.server.log_in("alice"));
+        t.vault.die_at_next_save(leaves);
+        assert!(session.import(tokens(&issued)).await.unwrap_err().is_store());
+        t.vault.fail(&[]);
+        assert!(!soon(session.is_logged_in()).await.unwrap());
+        assert_eq!(t.vault.text(), None);
+        assert!(t.program().import(tokens(&issued)).await.unwrap());
+    }
 }
 
 #[tokio::test]

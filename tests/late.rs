@@ -12,7 +12,7 @@ use reqwest_reauth::{
     TokenResponse, TokenStore,
 };
 use support::steps::{after_a_second, log_in, log_out, user};
-use support::vault::User;
+use support::vault::{Leaves, User};
 use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens};
 
 /// A session on a store whose save number `parked` waits for the test.
@@ -281,4 +281,55 @@ async fn a_first_login_that_lands_after_it_was_given_back_leaves_nobody_logged_i
     assert_eq!(t.vault.text(), None);
     // An entry that is gone though nobody has logged out would be an error.
     assert!(!t.program().is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_login_that_failed_takes_the_place_of_no_other_one_that_the_program_has_not_read() {
+    let saved: Leaves = |memory, bob| memory.save(bob).unwrap();
+    let damaged: Leaves = |memory, _| memory.save(&Record::from_bytes(b"{")).unwrap();
+    for leaves in [saved, damaged] {
+        let t = User::new();
+        drop(t.logged_in().await);
+        let alice = t.vault.text();
+        let session = t.program();
+        t.vault.die_at_next_save(leaves);
+        let error = soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+        assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+        assert_ne!(t.vault.text(), alice);
+        t.vault.fail(&[]);
+        assert!(soon(session.is_logged_in()).await.unwrap());
+        assert_eq!(t.vault.text(), alice);
+        assert_eq!(user(&session, &t.server).await, "alice");
+        assert_eq!(t.logouts.all(), []);
+    }
+}
+
+#[tokio::test]
+async fn what_a_login_that_failed_had_replaced_does_not_come_back_after_a_logout() {
+    let t = User::new();
+    drop(t.logged_in().await);
+    let session = t.program();
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    soon(session.log_out()).await.unwrap();
+    assert_eq!(t.vault.text(), None);
+    assert!(!t.program().is_logged_in().await.unwrap());
+}
+
+#[tokio::test]
+async fn of_logins_that_failed_the_first_one_is_undone_last() {
+    let t = User::new();
+    drop(t.logged_in().await);
+    let alice = t.vault.text();
+    let session = t.program();
+    for user in ["bob", "carol"] {
+        // A store that can be read again, but not written to.
+        t.vault.fail(&[]);
+        t.vault.die_at_next_save(|memory, record| memory.save(record).unwrap());
+        soon(session.log_in(tokens(&t.server.log_in(user)))).await.unwrap_err();
+    }
+    t.vault.fail(&[]);
+    assert!(soon(session.is_logged_in()).await.unwrap());
+    assert_eq!(t.vault.text(), alice);
 }

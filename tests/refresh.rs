@@ -548,6 +548,16 @@ async fn retry_after_is_told_to_everybody_capped_at_an_hour() {
 }
 
 #[tokio::test]
+async fn what_the_server_has_asked_to_wait_holds_though_its_next_answer_is_lost() {
+    let t = Fixture::expired(MockServer::start()).await;
+    t.server.on_next(Route::Token, 1, Fault::status(502).header("retry-after", "7"));
+    t.server.on_next(Route::Token, 1, Fault::DropBefore);
+    let error = t.get("things").await.unwrap_err();
+    assert_eq!(found(&error).retry_after(), Some(Duration::from_secs(7)));
+    assert_eq!(t.server.requests(Route::Token).len(), 2);
+}
+
+#[tokio::test]
 async fn retry_after_may_be_a_date() {
     let t = Fixture::new().await;
     t.server.expire_access_tokens();

@@ -109,7 +109,7 @@ impl ServerMetadata {
         }
         let problem = match worst {
             Some(Refusal::Unreachable(error) | Refusal::ForNow(error)) => return Err(error),
-            Some(Refusal::Missing(why) | Refusal::Wrong(why)) => why,
+            Some(Refusal::Missing(why) | Refusal::Unread(why) | Refusal::Wrong(why)) => why,
             None => String::new(),
         };
         Err(RefreshError::misconfigured(format!(
@@ -134,16 +134,20 @@ enum Refusal {
     Unreachable(RefreshError),
     ForNow(RefreshError),
     Missing(String),
+    /// Something is there, and is no metadata.
+    Unread(String),
     Wrong(String),
 }
 
 impl Refusal {
-    /// What is wrong says more than what fails for now, and that more than what is missing.
+    /// What is wrong says more than what fails for now, that more than a page that may be there
+    /// for every path, and that more than nothing.
     fn weight(&self) -> u8 {
         match self {
             Self::Missing(_) => 0,
-            Self::Unreachable(_) | Self::ForNow(_) => 1,
-            Self::Wrong(_) => 2,
+            Self::Unread(_) => 1,
+            Self::Unreachable(_) | Self::ForNow(_) => 2,
+            Self::Wrong(_) => 3,
         }
     }
 }
@@ -168,11 +172,11 @@ async fn ask(client: &Client, issuer: &str, url: &Url) -> Result<ServerMetadata,
     let body = http::whole_body("the authorization server", response).await.map_err(for_now)?;
     ServerMetadata::read(issuer, &body).map_err(|why| {
         let why = format!("{url}: {why}");
-        // A page that answers everything is no metadata at all.
+        // Otherwise it may be a page that answers everything.
         let said: Option<Value> = serde_json::from_slice(&body).ok();
         match said.is_some_and(|said| said.get("issuer").is_some()) {
             true => Refusal::Wrong(why),
-            false => Refusal::Missing(why),
+            false => Refusal::Unread(why),
         }
     })
 }

@@ -38,6 +38,9 @@ enum Reason {
     Revoked,
     RotationLost,
     RefreshTokenExpired,
+    /// Of a later version of the program.
+    #[serde(other)]
+    Other,
 }
 
 /// Notes that the user has logged out of `login`, a hash. For good: no later note changes it. Durable
@@ -83,7 +86,7 @@ pub(crate) fn refused(notes: &Notes, brief: &Brief) -> Result<Option<LogoutReaso
     let refused = serde_json::from_slice::<Refused>(&bytes).ok();
     let refused = refused.filter(|refused| Some(&refused.token) == brief.refresh.as_ref());
     Ok(refused.map(|refused| match refused.reason {
-        Reason::Revoked => LogoutReason::Revoked,
+        Reason::Revoked | Reason::Other => LogoutReason::Revoked,
         Reason::RotationLost => LogoutReason::RotationLost,
         Reason::RefreshTokenExpired => LogoutReason::RefreshTokenExpired,
     }))

@@ -30,7 +30,9 @@ pub(super) async fn exchange(
     let patience = patience(core.endpoint.reuse_grace());
     match within(patience, &mut first).await {
         Some(Err(error)) if error.outcome() == Outcome::NoAnswer => {
-            (in_time(REPLAY, attempt()).await, true)
+            let second = in_time(REPLAY, attempt()).await;
+            // What the server has asked for holds though the second answer is lost too.
+            (second.map_err(|second| second.or_with_wait(error.retry_after())), true)
         }
         Some(result) => (result, false),
         // The first answer may still come, and is as good.
@@ -73,7 +75,11 @@ async fn either(
         (Err(error), true) => (error, second.await),
         (Err(error), false) => (error, first.await),
     };
-    let heavier = |other| if weight(&other) > weight(&error) { other } else { error };
+    let heavier = |other: RefreshError| {
+        let wait = error.retry_after().or_else(|| other.retry_after());
+        let heavier = if weight(&other) > weight(&error) { other } else { error };
+        heavier.or_with_wait(wait)
+    };
     (other.map_err(heavier), true)
 }
 
@@ -144,6 +150,17 @@ mod tests {
             let (first, second) = (answer(one, failed("first")), answer(other, failed("second")));
             let (answer, _) = either(pin!(first), pin!(second)).await;
             assert_eq!(answer.unwrap_err().to_string(), earlier);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_either_answer_asks_to_wait_is_waited() {
+        let wait = Some(Duration::from_secs(7));
+        let lost = |wait| Err(RefreshError::no_answer("lost").or_with_wait(wait));
+        for (first, second) in [(wait, None), (None, wait)] {
+            let (first, second) = (answer(1, lost(first)), answer(2, lost(second)));
+            let (answer, _) = either(pin!(first), pin!(second)).await;
+            assert_eq!(answer.unwrap_err().retry_after(), wait);
         }
     }
 

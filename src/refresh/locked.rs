@@ -14,9 +14,9 @@ use crate::endpoint::RefreshError;
 use crate::error::Error;
 use crate::lock::Held;
 use crate::refresh::{LOCK_WAIT, client, within};
-use crate::session::{Core, Entered, step};
-use crate::store::{Before, Kept, LateWrite, StoreError};
-use crate::token::{LoginId, Tokens};
+use crate::session::{Core, Entered, GivenBack, step};
+use crate::store::{Kept, LateWrite, StoreError};
+use crate::token::Tokens;
 
 /// What only one transaction at a time may touch: a refresh, a login or a logout.
 #[derive(Debug, Default)]
@@ -44,10 +44,7 @@ pub(crate) struct Locked {
 pub(crate) enum Undo {
     Nothing,
     /// It is a login that was given back: put back what was there before.
-    Restore {
-        login: LoginId,
-        before: Arc<Before>,
-    },
+    Restore(GivenBack),
 }
 
 impl Locked {
@@ -223,12 +220,8 @@ impl Locked {
                     goes_on.logged_out_elsewhere(&tokens);
                 }
                 // Whatever it has come to: a save that failed may have been done all the same.
-                if let Undo::Restore { login, before } = undo {
-                    let name = login.clone();
-                    let take_back = move |kept: &Kept| kept.take_back(&name, &before);
-                    if self.write(&goes_on, Undo::Nothing, take_back).await.is_err() {
-                        goes_on.never_began(&login, None);
-                    }
+                if let Undo::Restore(login) = undo {
+                    goes_on.take_back(&mut self, login).await;
                 }
                 self.leave(&goes_on).await;
             });

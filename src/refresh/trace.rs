@@ -181,7 +181,8 @@ impl Failure {
 
     /// Whether who has `asked` then was in line when it failed.
     pub(crate) fn was_awaited(&self, asked: SystemTime) -> bool {
-        self.at() >= asked
+        // It is noted without what is less than a millisecond.
+        self.at >= millis(asked)
     }
 
     pub(crate) fn at(&self) -> SystemTime {

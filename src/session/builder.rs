@@ -319,7 +319,6 @@ impl SessionBuilder {
             logged_out: Notify::new(),
             trouble: Mutex::new(None),
             last_look: Mutex::new(None),
-            declined: Mutex::default(),
         };
         Ok(Session(Arc::new(Handle { core: Arc::new(core) })))
     }

@@ -16,7 +16,6 @@ use crate::lock::ProcessLock;
 use crate::origin::Origin;
 use crate::refresh::{Gate, Place, SingleFlight, Storm};
 use crate::session::Counters;
-use crate::session::declined::Declined;
 use crate::session::logout::Farewells;
 use crate::session::prompt::{Prompt, Started};
 use crate::session::refreshing::Why;
@@ -58,7 +57,6 @@ pub(crate) struct Core {
     /// Why the locks may be held for long: a store that fails or hangs.
     pub(crate) trouble: Mutex<Option<Error>>,
     pub(crate) last_look: Mutex<Option<Instant>>,
-    pub(crate) declined: Mutex<Declined>,
 }
 
 pub(crate) type OnLogout = Arc<dyn Fn(LogoutReason) + Send + Sync>;

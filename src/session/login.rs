@@ -9,7 +9,7 @@ use crate::event::LogoutReason;
 use crate::lock::digest;
 use crate::refresh::{JournalKey, Locked, Undo};
 use crate::session::Core;
-use crate::store::{Before, Kept, Record, Unreadable};
+use crate::store::{Before, Kept, Record, StoreError, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 
 impl Core {
@@ -33,7 +33,7 @@ impl Core {
     ) -> Result<bool, Error> {
         response.check().map_err(Error::configuration)?;
         // Who has just logged in is there to unlock the store.
-        self.may_ask_again();
+        self.store.may_ask_again();
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
         let attempt = Attempt { response, login, logouts, received };
@@ -69,7 +69,7 @@ impl Core {
         let result = match self.take(&mut locked, once).await {
             Ok(true) => {
                 let result = self.log_in_locked(&mut locked, &login, attempt).await;
-                if let (Err(NotMade { is_gone: true, .. }), Some(once)) = (&result, once) {
+                if let (Err(NotMade { is_unsaved: true, .. }), Some(once)) = (&result, once) {
                     let once = once.to_owned();
                     // Left as taken, it is refused where it could have been used, and no more.
                     let forget = locked.holding(move |kept: &Kept| kept.forget_imported(&once));
@@ -126,7 +126,12 @@ impl Core {
                 Ok(_) | Err(_) => {}
             }
         }
+        let once = match kind {
+            Login::Once(token) => Some(token.clone()),
+            Login::Anew | Login::Again(_) => None,
+        };
         let before = Arc::new(self.replaceable_record(locked).await?);
+        let given_back = GivenBack { login: login.clone(), before, once };
         let key = JournalKey::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
         loop {
@@ -140,15 +145,18 @@ impl Core {
             let tokens = Arc::new(Tokens::received(response, None, identity, *received));
             if !is_over() {
                 let record = Record::of(&tokens, &self.pin);
-                let undo = Undo::Restore { login: login.clone(), before: Arc::clone(&before) };
+                let undo = Undo::Restore(given_back.clone());
                 let saved = locked.write(self, undo, move |store| store.save(&record)).await;
                 let saved = match saved {
                     Err(error) => locked.unlocked(self).await.unwrap_or(Err(error)),
                     saved => saved,
                 };
                 if let Err(error) = saved {
-                    let is_gone = self.take_back(locked, login, &before).await;
-                    return Err(NotMade { error, is_gone });
+                    // One that goes on is taken back when it lands.
+                    if locked.is_free(self).is_ok() {
+                        self.take_back(locked, given_back).await;
+                    }
+                    return Err(NotMade { error, is_unsaved: false });
                 }
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
@@ -158,7 +166,7 @@ impl Core {
                 self.never_began(login, not_given_back);
                 // It is cleared when the locks are left, if it can be.
                 let error = Error::logged_out(Some(LogoutReason::Requested));
-                return Err(NotMade { error, is_gone: false });
+                return Err(NotMade { error, is_unsaved: false });
             }
             // Fails where the store was read meanwhile and brought news: they are old now.
             let epoch = tokens.epoch;
@@ -181,19 +189,12 @@ impl Core {
     }
 
     /// A save that failed may have been done all the same: what was there before shall be there.
-    /// Whether it is.
-    async fn take_back(&self, locked: &mut Locked, login: &LoginId, before: &Arc<Before>) -> bool {
-        // One that goes on is taken back when it lands.
-        if locked.is_free(self).is_err() {
-            return false;
+    pub(crate) async fn take_back(&self, locked: &mut Locked, login: GivenBack) {
+        let take_back = login.clone();
+        let take_back = move |kept: &Kept| take_back.undo(kept);
+        if locked.write(self, Undo::Nothing, take_back).await.is_err() {
+            self.not_taken_back(login);
         }
-        let (name, before) = (login.clone(), Arc::clone(before));
-        let take_back = move |kept: &Kept| kept.take_back(&name, &before);
-        let is_back = locked.write(self, Undo::Nothing, take_back).await.is_ok();
-        if !is_back {
-            self.never_began(login, None);
-        }
-        is_back
     }
 
     pub(crate) fn unborn(&self) -> MutexGuard<'_, VecDeque<LoginId>> {
@@ -240,17 +241,39 @@ struct Attempt {
     received: Moment,
 }
 
+/// A login that could not be stored, with what there was before it.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenBack {
+    pub(super) login: LoginId,
+    before: Arc<Before>,
+    /// Of a token that is taken once: its digest.
+    once: Option<String>,
+}
+
+impl GivenBack {
+    /// Takes it out of the store, whether it got there or not.
+    pub(super) fn undo(&self, kept: &Kept) -> Result<(), StoreError> {
+        kept.take_back(&self.login, &self.before)?;
+        self.may_come_again(kept)
+    }
+
+    /// Its token was sent nowhere, and may be taken at another time.
+    pub(super) fn may_come_again(&self, kept: &Kept) -> Result<(), StoreError> {
+        self.once.as_deref().map_or(Ok(()), |once| kept.forget_imported(once))
+    }
+}
+
 /// Why there is no login.
 struct NotMade {
     error: Error,
-    /// Nothing of it is left that a program could find in the store.
-    is_gone: bool,
+    /// It failed before anything was saved. Otherwise what undoes it does all.
+    is_unsaved: bool,
 }
 
 impl From<Error> for NotMade {
     /// Before anything was saved.
     fn from(error: Error) -> Self {
-        Self { error, is_gone: true }
+        Self { error, is_unsaved: true }
     }
 }
 

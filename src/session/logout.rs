@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{Known, Locked, Undo, within};
 use crate::session::Core;
+use crate::session::login::GivenBack;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
 use crate::store::{Kept, Patience, Record, Unreadable};
@@ -42,6 +43,8 @@ pub(crate) struct Farewells {
 #[derive(Debug)]
 struct Farewell {
     over: Over,
+    /// The login that failed, where it is one.
+    given_back: Option<GivenBack>,
     /// Whether the server is to be told. Not for tokens that were given back.
     revoke: bool,
     /// To be revoked, with its generation: the newest one that is known.
@@ -54,7 +57,14 @@ struct Farewell {
 
 impl Farewell {
     fn of(over: Over, revoke: bool) -> Self {
-        Self { over, revoke, token: None, revoked: None, revocation: Revocation::Nothing }
+        Self {
+            over,
+            given_back: None,
+            revoke,
+            token: None,
+            revoked: None,
+            revocation: Revocation::Nothing,
+        }
     }
 
     /// Whether it is a login that the user has ended: then nothing is to be left of it.
@@ -75,6 +85,8 @@ impl Core {
     /// Logs out in memory: from here on no request gets a token, and none that waits. The result
     /// is for [`finish_logout`](Self::finish_logout).
     pub(crate) fn begin_logout(&self) -> u64 {
+        // Who logs out is there to unlock the store.
+        self.store.may_ask_again();
         let settled = self.farewells().settled;
         self.logouts.fetch_add(1, Ordering::SeqCst);
         let (over, tokens) = self.state.log_out(SystemTime::now());
@@ -153,13 +165,21 @@ impl Core {
     }
 
     async fn login_over_by(&self, over: &Over) -> Result<Option<LoginId>, Error> {
-        let Some(record) = self.store.read(Kept::load_to_clear).await? else {
+        let Some(record) = self.read_to_clear().await? else {
             return Ok(None);
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             Ok(tokens) => Ok(over.covers(&tokens).then_some(tokens.login)),
             Err(Unreadable::Corrupt) => Ok(None),
             Err(why) => Err(self.unreadable(why)),
+        }
+    }
+
+    /// Reads the store, unless the person who would have to unlock it has just said no.
+    async fn read_to_clear(&self) -> Result<Option<Record>, Error> {
+        match self.store.declined().await {
+            Some(error) => Err(error),
+            None => self.store.read(Kept::load_to_clear).await,
         }
     }
 
@@ -246,6 +266,13 @@ impl Core {
         self.farewells().due.push(farewell);
     }
 
+    /// A login that failed, and may be in the store: what was there before takes its place.
+    pub(crate) fn not_taken_back(&self, login: GivenBack) {
+        let mut farewell = Farewell::of(Over::login(&login.login), false);
+        farewell.given_back = Some(login);
+        self.farewells().due.push(farewell);
+    }
+
     /// A login that could not be stored: it leaves the server, and what the store has is left
     /// alone. A save that goes on is undone before.
     pub(crate) fn revoke_unstored(self: &Arc<Self>, response: TokenResponse) {
@@ -293,11 +320,15 @@ impl Core {
         if due.iter().all(|farewell| matches!(farewell.over, Over::Nobody)) {
             return Ok(());
         }
-        let record = match self.store.read(Kept::load_to_clear).await {
+        let record = match self.read_to_clear().await {
             Ok(Some(record)) => record,
             Err(error) if error.is_transient() => return Err(error),
             // Of a login that failed nothing is there; that an entry was lost stays noted.
-            Ok(None) if !due.iter().any(Farewell::is_by_the_user) => return Ok(()),
+            Ok(None) if !due.iter().any(Farewell::is_by_the_user) => {
+                let failed = failed(due);
+                let undo = move |kept: &Kept| failed.iter().try_for_each(|one| one.undo(kept));
+                return locked.write(self, Undo::Nothing, undo).await;
+            }
             // Gone already, but for what is noted of it or kept aside. The user asked for it to go.
             Ok(None) => {
                 let pin = self.pin.clone();
@@ -307,12 +338,12 @@ impl Core {
                 return locked.write(self, Undo::Nothing, clear).await;
             }
             // Damaged, so that nobody can use it.
-            Err(_) => return locked.write(self, Undo::Nothing, Kept::clear).await,
+            Err(_) => return self.clear_or_put_back(locked, due).await,
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             // It began after the logout.
             Ok(tokens) if self.state.tokens().is_some_and(|now| now.login == tokens.login) => {
-                return Ok(());
+                Ok(())
             }
             Ok(tokens) => {
                 // One that names the login knows best what is to become of it.
@@ -330,17 +361,28 @@ impl Core {
                     self.state.name_over(&tokens.login);
                     self.tell_logout(LogoutReason::Requested);
                 }
-                if let (false, Some(living)) = (farewell.revoke, self.state.tokens()) {
-                    // A login that failed: it had taken the place of this one.
-                    let record = Record::of(&living, &self.pin);
-                    return locked.write(self, Undo::Nothing, move |kept| kept.save(&record)).await;
-                }
+                self.clear_or_put_back(locked, due).await
             }
-            Err(Unreadable::Corrupt) => {}
+            Err(Unreadable::Corrupt) => self.clear_or_put_back(locked, due).await,
             // Not this session's.
-            Err(Unreadable::Newer(_) | Unreadable::OtherIssuer(_)) => return Ok(()),
+            Err(Unreadable::Newer(_) | Unreadable::OtherIssuer(_)) => Ok(()),
         }
-        locked.write(self, Undo::Nothing, Kept::clear).await
+    }
+
+    /// Clears what is over or damaged. Where that has taken the place of a login that goes on, this
+    /// one is put back, and so is what a failed login has replaced, unless the user wants it to go.
+    async fn clear_or_put_back(&self, locked: &mut Locked, due: &[Farewell]) -> Result<(), Error> {
+        let living = self.state.tokens().map(|living| Record::of(&living, &self.pin));
+        let (failed, is_by_the_user) = (failed(due), due.iter().any(Farewell::is_by_the_user));
+        let call = move |kept: &Kept| match living {
+            Some(living) => {
+                kept.save(&living)?;
+                failed.iter().try_for_each(|one| one.may_come_again(kept))
+            }
+            None if is_by_the_user || failed.is_empty() => kept.clear(),
+            None => failed.iter().try_for_each(|one| one.undo(kept)),
+        };
+        locked.write(self, Undo::Nothing, call).await
     }
 
     async fn revoke(self: &Arc<Self>, locked: &mut Locked, token: RefreshToken) -> Revocation {
@@ -365,6 +407,11 @@ impl Core {
     fn farewells(&self) -> MutexGuard<'_, Farewells> {
         self.farewells.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The logins that failed, the last one first: each may have taken the place of the one before.
+fn failed(due: &[Farewell]) -> Vec<GivenBack> {
+    due.iter().rev().filter_map(|farewell| farewell.given_back.clone()).collect()
 }
 
 /// A person waits for a logout; the refresh that is in the way will settle it.

@@ -1,15 +1,14 @@
 //! What the store says: read once at the start, and again where there may be news.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{Joined, JournalKey, Locked};
 use crate::session::Core;
-use crate::session::declined::Declined;
 use crate::session::state::Phase;
-use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unlock, Unreadable};
+use crate::store::{Kept, Loaded, Patience, Record, StoreError, Unreadable};
 use crate::token::{Birth, Freshness, Moment, Tokens};
 
 impl Core {
@@ -80,11 +79,9 @@ impl Core {
                     return landing.land(Err(error));
                 }
                 let _ = self.thread.spawn(async move {
-                    if core.is_logout_due() && core.still_declined().await.is_none() {
+                    if core.is_logout_due() && core.store.declined().await.is_none() {
                         // The store failed at the time; it may work by now.
-                        let settled = core.finish_logout(0, core.thread.enter(), Patience::None);
-                        let settled = settled.await;
-                        let _ = core.declined().note(Instant::now(), settled);
+                        let _ = core.finish_logout(0, core.thread.enter(), Patience::None).await;
                     }
                     landing.land(core.read_unless_declined().await);
                 });
@@ -99,7 +96,7 @@ impl Core {
         locked: &mut Locked,
     ) -> Result<Stored, Error> {
         let loaded = self.load(self.store.read(Kept::load)).await;
-        let loaded = self.declined().note(Instant::now(), loaded);
+        // When to try again is the transaction's affair.
         let (asked, loaded) = loaded.map_err(|error| error.with_retry_after(None))?;
         if let Loaded::Out(_) | Loaded::Refused(_) = &loaded {
             // What is left of it goes; but once it is told that nobody is logged in, the program
@@ -113,33 +110,21 @@ impl Core {
         Ok(stored)
     }
 
-    /// Reads the store, unless a person has just not unlocked it, and would be asked again.
+    /// Reads the store, unless a person is asked to unlock it, or has just not done so, and would
+    /// be asked once more.
     async fn read_unless_declined(&self) -> Result<(), Error> {
-        if let Some(error) = self.still_declined().await {
+        // Only who knows nothing yet waits for a person.
+        let waits = matches!(self.state.now().phase, Phase::Unknown);
+        if let Some(error) = self.store.declined().await
+            && !(waits && self.is_unlocked_after(&error).await)
+        {
             self.looked(Instant::now());
             return Err(error);
         }
-        // Only who knows nothing yet waits for a person.
-        let result = match self.state.now().phase {
-            Phase::Unknown => self.read_store(self.store.read_patiently(Kept::load)).await,
-            _ => self.read_store(self.store.read(Kept::load)).await,
-        };
-        self.declined().note(Instant::now(), result)
-    }
-
-    /// The error of the prompt that came to nothing a moment ago, where there would be another one.
-    pub(crate) async fn still_declined(&self) -> Option<Error> {
-        let declined = self.declined().error_at(Instant::now())?;
-        self.store.asks_a_person().await.then_some(declined)
-    }
-
-    /// A person wants to know: they may be asked to unlock the store, whatever they said before.
-    pub(crate) fn may_ask_again(&self) {
-        self.declined().forget();
-    }
-
-    fn declined(&self) -> MutexGuard<'_, Declined> {
-        self.declined.lock().unwrap_or_else(PoisonError::into_inner)
+        match waits {
+            true => self.read_store(self.store.read_patiently(Kept::load)).await,
+            false => self.read_store(self.store.read(Kept::load)).await,
+        }
     }
 
     async fn read_store(
@@ -215,16 +200,7 @@ impl Core {
     /// Whether what failed with `error` is worth another try, since a person has unlocked the
     /// store meanwhile. Not for who holds the locks: nobody else should wait for that person.
     pub(crate) async fn is_unlocked_after(&self, error: &Error) -> bool {
-        if !error.store_error().is_some_and(StoreError::is_no_answer) {
-            return false;
-        }
-        let ended = self.store.unlocked().await;
-        if ended == Some(Unlock::Declined) {
-            let error = StoreError::locked("it is locked, and nobody unlocked it: unlock it");
-            let error = Error::store(&self.store.describe(), error);
-            let _ = self.declined().note(Instant::now(), Err::<(), _>(error));
-        }
-        ended == Some(Unlock::Over)
+        error.store_error().is_some_and(StoreError::is_no_answer) && self.store.is_unlocked().await
     }
 
     /// Nobody is logged in any more, by the store; because of `why`, where that is noted.

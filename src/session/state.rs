@@ -121,8 +121,10 @@ impl Over {
         match self {
             Self::Nobody => false,
             Self::Login(login, until) => *login == tokens.login && tokens.generation <= *until,
-            // A refresh doesn't make a login younger. Received in the future: the clock was set back.
-            Self::AllUntil(end) => tokens.logged_in_at <= *end || tokens.received.is_none(),
+            // A refresh doesn't make a login younger. One of the future: the clock was set back.
+            Self::AllUntil(end) => {
+                tokens.logged_in_at <= *end || tokens.logged_in_at > SystemTime::now()
+            }
         }
     }
 
@@ -342,6 +344,21 @@ mod tests {
         assert!(Over::login(&login).covers_lost(&known(at(-1))));
         assert!(!Over::login(&LoginId("another".to_owned())).covers_lost(&known(0)));
         assert!(!Over::Nobody.covers_lost(&known(0)));
+    }
+
+    #[test]
+    fn a_logout_covers_no_login_that_began_after_it_whatever_the_clock_does_later() {
+        let hour = std::time::Duration::from_secs(3600);
+        let now = SystemTime::now();
+        let mut refreshed = Arc::into_inner(tokens("any", 1)).unwrap();
+        // Before the clock was set back.
+        refreshed.received = None;
+        let over = Over::AllUntil(now - hour * 2);
+        let began = [(now - hour * 3, true), (now - hour, false), (now + hour, true)];
+        for (logged_in_at, covered) in began {
+            refreshed.logged_in_at = logged_in_at;
+            assert_eq!(over.covers(&refreshed), covered);
+        }
     }
 
     #[test]

@@ -292,6 +292,7 @@ impl Kept {
             (Ok(Some(there)), _) if there.brief().is_some_and(|there| there.login == *login) => {
                 self.restore(before)
             }
+            (Ok(Some(there)), Before::Record(_)) if there.is_damaged() => self.restore(before),
             (Err(error), Before::Record(_)) if error.is_corrupt() => self.restore(before),
             (Err(error), _) if !error.is_corrupt() => Err(error),
             _ => Ok(()),

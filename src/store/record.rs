@@ -140,6 +140,12 @@ impl Record {
         })
     }
 
+    /// Whether it is none, not even one of a later version.
+    pub(crate) fn is_damaged(&self) -> bool {
+        let version = serde_json::from_slice::<Version>(&self.0);
+        self.brief().is_none() && version.map_or(true, |later| later.version == VERSION)
+    }
+
     /// Whose it is, without its secrets. `None` as for [`brief`](Self::brief).
     pub(crate) fn known(&self) -> Option<Known> {
         let login = self.brief()?.login.hash();

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::Poll;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
 use crate::refresh::within;
+use crate::store::declined::Declined;
 use crate::store::{Kept, StoreError};
 
 /// Runs a store's methods on a thread of its own, each within a limit.
@@ -39,6 +40,7 @@ struct Worker {
     hanging: Option<oneshot::Receiver<Unlock>>,
     /// How many wait for a person meanwhile: then it doesn't hang.
     patient: usize,
+    declined: Declined,
 }
 
 type Job = Box<dyn FnOnce(&Kept) + Send>;
@@ -115,17 +117,25 @@ impl StoreThread {
         let call = move |store: &Kept| {
             // Dropped without a word where it panics.
             let result = call(store);
-            let is_locked = result.as_ref().is_err_and(StoreError::is_locked);
+            let is_declined = result.as_ref().is_err_and(StoreError::is_declined);
             // Nobody has given it up.
-            let _ = ended.send(if is_locked { Unlock::Declined } else { Unlock::Over });
+            let _ = ended.send(if is_declined { Unlock::Declined } else { Unlock::Over });
             result
         };
-        self.call(call, patience).await.map_err(|given_up| {
-            if given_up.running.is_some() {
-                self.worker().hanging = Some(hanging);
+        let result = self.call(call, patience).await;
+        let mut worker = self.worker();
+        match result {
+            Ok(read) => {
+                worker.declined = Declined::default();
+                Ok(read)
             }
-            given_up.error
-        })
+            Err(given_up) => {
+                if given_up.running.is_some() {
+                    worker.hanging = Some(hanging);
+                }
+                Err(given_up.error)
+            }
+        }
     }
 
     /// Runs a write on the store. After the time limit the answer is an error; if the call had
@@ -187,10 +197,10 @@ impl StoreThread {
         result.map_err(|error| (Error::store(&self.describe(), error), late))
     }
 
-    /// How a read that was given up has come to its end after all. Waits for the person, if one is
-    /// asked to unlock the store, with the prompt that is there: another read would bring up another
-    /// one. `None`: it goes on, or there is none.
-    pub(crate) async fn unlocked(&self) -> Option<Unlock> {
+    /// Whether a read that was given up has ended after all, so that another one may be made. Waits
+    /// for the person, if one is asked to unlock the store, with the prompt that is there: another
+    /// read would bring up another one. `false`: it goes on, there is none, or the person said no.
+    pub(crate) async fn is_unlocked(&self) -> bool {
         let calm = self.calm.notified();
         let (hanging, others) = {
             let mut worker = self.worker();
@@ -198,8 +208,7 @@ impl StoreThread {
         };
         let Some(mut hanging) = hanging else {
             // Somebody else waits for that person; when that is over, it is time to try again.
-            let is_over = others && within(PERSON, calm).await.is_some();
-            return is_over.then_some(Unlock::Over);
+            return others && within(PERSON, calm).await.is_some();
         };
         let _patient = Patient::new(self);
         let mut ended = ended(&mut hanging);
@@ -210,16 +219,43 @@ impl StoreThread {
             let result = within(more, &mut hanging).await;
             ended = result.map(|ended| ended.unwrap_or(Unlock::Over));
         }
-        if ended.is_none() {
-            self.worker().hanging = Some(hanging);
+        let mut worker = self.worker();
+        match ended {
+            Some(ended) => self.has_ended(&mut worker, ended),
+            None => worker.hanging = Some(hanging),
         }
-        ended
+        ended == Some(Unlock::Over)
+    }
+
+    /// Why another read should wait that would bring up a prompt: the last one stands, or came to
+    /// nothing a moment ago.
+    pub(crate) async fn declined(&self) -> Option<Error> {
+        let error = {
+            let mut worker = self.worker();
+            self.look_after(&mut worker);
+            let stands = worker.hanging.is_some() && worker.patient == 0;
+            let stands = stands.then(|| self.failed(StoreError::no_answer(self.limit)));
+            stands.or_else(|| worker.declined.error_at(Instant::now()))?
+        };
+        self.asks().await.unwrap_or(true).then_some(error)
+    }
+
+    /// The person wants to be asked.
+    pub(crate) fn may_ask_again(&self) {
+        let mut worker = self.worker();
+        self.look_after(&mut worker);
+        worker.declined.forget();
     }
 
     /// Whether the store makes us wait because a person is asked to unlock it.
-    pub(crate) async fn asks_a_person(&self) -> bool {
+    async fn asks_a_person(&self) -> bool {
+        self.asks().await == Some(true)
+    }
+
+    /// `None` while somebody else wants to know.
+    async fn asks(&self) -> Option<bool> {
         if self.asking.swap(true, Ordering::SeqCst) {
-            return false;
+            return None;
         }
         let (reply, answer) = oneshot::channel();
         let (store, asking) = (Arc::clone(&self.store), Arc::clone(&self.asking));
@@ -233,7 +269,7 @@ impl StoreThread {
         if asked.is_err() {
             self.asking.store(false, Ordering::SeqCst);
         }
-        matches!(within(ASK, answer).await, Some(Ok(true)))
+        Some(matches!(within(ASK, answer).await, Some(Ok(true))))
     }
 
     async fn call<T: Send + 'static>(
@@ -255,8 +291,10 @@ impl StoreThread {
                 Err(StoreError::unavailable("the token store's code panicked: see its message"))
             }));
         });
-        let failed = |error| Error::store(&self.describe(), error);
-        let ended = |error| GivenUp { error: failed(error), running: None };
+        let ended = |error| {
+            let error = self.worker().declined.note(Instant::now(), self.failed(error));
+            GivenUp { error, running: None }
+        };
         self.send(job).map_err(ended)?;
         let mut limit = self.limit;
         let mut result = within(limit, &mut answer).await;
@@ -274,7 +312,7 @@ impl StoreThread {
             Some(Err(_)) => Err(ended(gone())),
             None => {
                 let begun = take(&offered).is_none();
-                let error = failed(StoreError::no_answer(limit));
+                let error = self.failed(StoreError::no_answer(limit));
                 Err(GivenUp { error, running: begun.then_some(answer) })
             }
         }
@@ -299,14 +337,11 @@ impl StoreThread {
     /// Leaves the thread alone that hangs on a read, so that the next call gets a new one. That
     /// read harms nobody; but where several hang, a new one would too.
     fn leave_alone(&self, worker: &mut Worker) {
-        let Some(hanging) = &mut worker.hanging else {
-            return;
-        };
-        if ended(hanging).is_some() {
-            worker.hanging = None;
-            return;
-        }
-        if worker.patient > 0 || self.left_alone.load(Ordering::SeqCst) >= LEFT_ALONE {
+        self.look_after(worker);
+        if worker.hanging.is_none()
+            || worker.patient > 0
+            || self.left_alone.load(Ordering::SeqCst) >= LEFT_ALONE
+        {
             return;
         }
         worker.hanging = None;
@@ -319,6 +354,25 @@ impl StoreThread {
             // The last thing it does, if ever.
             let _ = jobs.send(back);
         }
+    }
+
+    /// Looks how the read has ended that the thread hangs on, if it has.
+    fn look_after(&self, worker: &mut Worker) {
+        if let Some(ended) = worker.hanging.as_mut().and_then(ended) {
+            worker.hanging = None;
+            self.has_ended(worker, ended);
+        }
+    }
+
+    fn has_ended(&self, worker: &mut Worker, ended: Unlock) {
+        if ended == Unlock::Declined {
+            let why = "it is locked, and nobody unlocked it: unlock it, then try again";
+            worker.declined.note(Instant::now(), self.failed(StoreError::locked(why)));
+        }
+    }
+
+    fn failed(&self, error: StoreError) -> Error {
+        Error::store(&self.describe(), error)
     }
 
     fn worker(&self) -> MutexGuard<'_, Worker> {
@@ -368,7 +422,7 @@ fn ended(hanging: &mut oneshot::Receiver<Unlock>) -> Option<Unlock> {
 
 /// What became of a read that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unlock {
+enum Unlock {
     /// Whatever it came to, another one may be made.
     Over,
     /// The person did not unlock the store.

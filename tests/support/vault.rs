@@ -21,11 +21,20 @@ pub struct Vault {
     pub memory: MemoryStore,
     fails: Arc<Mutex<Vec<Call>>>,
     fails_once: Arc<Mutex<Option<Call>>>,
+    dies: Arc<Mutex<Option<Leaves>>>,
     parks: Arc<Mutex<Option<(Call, Turnstile)>>>,
     parks_all: Arc<Mutex<Option<Turnstile>>>,
 }
 
+/// What a save does that is told as failed.
+pub type Leaves = fn(&MemoryStore, &Record);
+
 impl Vault {
+    /// Lets the next save fail, whatever it has done, and all calls after it.
+    pub fn die_at_next_save(&self, leaves: Leaves) {
+        *self.dies.lock().unwrap() = Some(leaves);
+    }
+
     /// Lets these calls fail from now on, and no others.
     pub fn fail(&self, calls: &[Call]) {
         *self.fails.lock().unwrap() = calls.to_vec();
@@ -82,6 +91,11 @@ impl TokenStore for Vault {
 
     fn save(&self, record: &Record) -> Result<(), StoreError> {
         self.ask(Call::Save)?;
+        if let Some(leaves) = self.dies.lock().unwrap().take() {
+            leaves(&self.memory, record);
+            self.fail(&[Call::Load, Call::Save, Call::Clear]);
+            return Err(StoreError::unavailable("it has died"));
+        }
         self.memory.save(record)
     }
 

@@ -92,9 +92,8 @@ mod imp {
 
     fn refused(why: PlatformError) -> StoreError {
         match why.downcast_ref().map(|error: &Error| error.code()) {
-            Some(CANCELED | AUTH_FAILED | INTERACTION_NOT_ALLOWED) => {
-                StoreError::locked(LOCKED).with_source(why)
-            }
+            Some(CANCELED | AUTH_FAILED) => StoreError::locked(LOCKED).with_source(why),
+            Some(INTERACTION_NOT_ALLOWED) => StoreError::unasked(LOCKED).with_source(why),
             Some(NO_SUCH_KEYCHAIN) => StoreError::unavailable(NO_KEYCHAIN).with_source(why),
             _ => StoreError::unavailable(FAILED).with_source(why),
         }

@@ -13,19 +13,14 @@ pub(crate) struct Declined {
 }
 
 impl Declined {
-    /// What reading the store came to, now.
-    pub(super) fn note<T>(&mut self, now: Instant, result: Result<T, Error>) -> Result<T, Error> {
-        let error = match result {
-            Err(error) if error.store_error().is_some_and(StoreError::is_locked) => error,
-            Err(error) => return Err(error),
-            Ok(read) => {
-                *self = Self::default();
-                return Ok(read);
-            }
-        };
+    /// What a call failed with, now.
+    pub(super) fn note(&mut self, now: Instant, error: Error) -> Error {
+        if !error.store_error().is_some_and(StoreError::is_declined) {
+            return error;
+        }
         self.wait = (self.wait * 2).clamp(WAIT_MIN, WAIT_MAX);
         self.last = Some((error.clone(), now + self.wait));
-        Err(error.with_retry_after(Some(self.wait)))
+        error.with_retry_after(Some(self.wait))
     }
 
     /// The error of the last prompt, where the next one should wait.
@@ -50,27 +45,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_no_doubles_the_wait_up_to_five_minutes_and_what_is_read_ends_it() {
+    fn each_no_doubles_the_wait_up_to_five_minutes() {
         let (mut declined, now) = (Declined::default(), Instant::now());
-        let locked = || Err::<(), _>(Error::store("test", StoreError::locked("it is locked")));
+        let locked = || Error::store("test", StoreError::locked("it is locked"));
         let seconds = Duration::from_secs;
         for wait in [15, 30, 60, 120, 240, 300, 300].map(seconds) {
-            let error = declined.note(now, locked()).unwrap_err();
-            assert_eq!(error.retry_after(), Some(wait));
+            assert_eq!(declined.note(now, locked()).retry_after(), Some(wait));
             let left = |at| declined.error_at(at).and_then(|error| error.retry_after());
             assert_eq!(left(now + seconds(5)), Some(wait - seconds(5)));
             assert_eq!(left(now + wait), None);
         }
         declined.forget();
         assert!(declined.error_at(now).is_none());
-        assert_eq!(declined.note(now, locked()).unwrap_err().retry_after(), Some(WAIT_MAX));
-        declined.note(now, Ok(())).unwrap();
+        assert_eq!(declined.note(now, locked()).retry_after(), Some(WAIT_MAX));
+        declined = Declined::default();
         assert!(declined.error_at(now).is_none());
-        assert_eq!(declined.note(now, locked()).unwrap_err().retry_after(), Some(WAIT_MIN));
-        // One that hangs says nothing of the person.
-        let hung = Error::store("test", StoreError::unavailable("it is hung"));
-        let error = declined.note(now, Err::<(), _>(hung)).unwrap_err();
-        assert_eq!(error.retry_after(), None);
+        assert_eq!(declined.note(now, locked()).retry_after(), Some(WAIT_MIN));
+        // One that hangs says nothing of the person, and one that asks nobody neither.
+        let others = [StoreError::unavailable("it is hung"), StoreError::unasked("it is locked")];
+        for other in others {
+            assert_eq!(declined.note(now, Error::store("test", other)).retry_after(), None);
+        }
         assert_eq!(declined.error_at(now).unwrap().retry_after(), Some(WAIT_MIN));
     }
 }
