@@ -4,13 +4,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::error::Error;
 use crate::refresh::within;
@@ -27,8 +27,8 @@ pub(crate) struct StoreThread {
     worker: Mutex<Worker>,
     /// Threads that were left alone with a read that hangs.
     left_alone: Arc<AtomicUsize>,
-    /// While a thread asks whether a person is asked: that may hang, too.
-    asking: Arc<AtomicBool>,
+    /// Whether a person is asked, as the last one wanted to know: that may hang, too.
+    asked: Mutex<Option<watch::Receiver<Option<bool>>>>,
     /// Whenever a wait for a person is over.
     calm: Notify,
 }
@@ -78,7 +78,7 @@ impl StoreThread {
             limit,
             worker: Mutex::default(),
             left_alone: Arc::default(),
-            asking: Arc::default(),
+            asked: Mutex::default(),
             calm: Notify::new(),
         }
     }
@@ -237,7 +237,7 @@ impl StoreThread {
             let stands = stands.then(|| self.failed(StoreError::no_answer(self.limit)));
             stands.or_else(|| worker.declined.error_at(Instant::now()))?
         };
-        self.asks().await.unwrap_or(true).then_some(error)
+        self.asks_a_person().await.then_some(error)
     }
 
     /// The person wants to be asked.
@@ -249,27 +249,28 @@ impl StoreThread {
 
     /// Whether the store makes us wait because a person is asked to unlock it.
     async fn asks_a_person(&self) -> bool {
-        self.asks().await == Some(true)
+        let mut answer = self.ask();
+        let answer = within(ASK, answer.wait_for(Option::is_some)).await;
+        matches!(answer, Some(Ok(asks)) if *asks == Some(true))
     }
 
-    /// `None` while somebody else wants to know.
-    async fn asks(&self) -> Option<bool> {
-        if self.asking.swap(true, Ordering::SeqCst) {
-            return None;
+    /// The answer to that, once for all who ask at the same time.
+    fn ask(&self) -> watch::Receiver<Option<bool>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = &*asked
+            && asked.borrow().is_none()
+            && asked.has_changed().is_ok()
+        {
+            return asked.clone();
         }
-        let (reply, answer) = oneshot::channel();
-        let (store, asking) = (Arc::clone(&self.store), Arc::clone(&self.asking));
-        // A thread of its own: the store's waits.
-        let asked = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
+        let (reply, answer) = watch::channel(None);
+        let store = Arc::clone(&self.store);
+        // A thread of its own: the store's waits. Where none can be had, there is no answer.
+        let _ = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
             let asks = catch_unwind(AssertUnwindSafe(|| store.asks_a_person()));
-            asking.store(false, Ordering::SeqCst);
-            // Nobody may be waiting any more.
-            let _ = reply.send(asks.unwrap_or(false));
+            reply.send_replace(Some(asks.unwrap_or(false)));
         });
-        if asked.is_err() {
-            self.asking.store(false, Ordering::SeqCst);
-        }
-        Some(matches!(within(ASK, answer).await, Some(Ok(true))))
+        asked.insert(answer).clone()
     }
 
     async fn call<T: Send + 'static>(
@@ -458,13 +459,21 @@ mod tests {
 
     use crate::store::{Notes, Record, TokenStore};
 
-    /// Whose reads hang, for good or until they are let go.
+    /// Whose reads hang, for good or until they are let go, and so does what it says of a person.
     struct Hangs {
         begins: Mutex<mpsc::Sender<()>>,
         go_on: Mutex<mpsc::Receiver<()>>,
     }
 
-    /// The thread of a store that hangs, what tells of each read that it has begun, and what lets
+    impl Hangs {
+        fn hang(&self) {
+            self.begins.lock().unwrap().send(()).unwrap();
+            // Disconnected, in the end.
+            let _ = self.go_on.lock().unwrap().recv();
+        }
+    }
+
+    /// The thread of a store that hangs, what tells of each call that it has begun, and what lets
     /// them all go when it is dropped.
     fn hanging(limit: Duration) -> (StoreThread, mpsc::Receiver<()>, mpsc::Sender<()>) {
         let ((begins, begun), (go, go_on)) = (mpsc::channel(), mpsc::channel());
@@ -479,9 +488,7 @@ mod tests {
         }
 
         fn load(&self) -> Result<Option<Record>, StoreError> {
-            self.begins.lock().unwrap().send(()).unwrap();
-            // Disconnected, in the end.
-            let _ = self.go_on.lock().unwrap().recv();
+            self.hang();
             Ok(None)
         }
 
@@ -492,6 +499,49 @@ mod tests {
         fn clear(&self) -> Result<(), StoreError> {
             unreachable!()
         }
+
+        fn asks_a_person(&self) -> bool {
+            self.hang();
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_a_person_is_asked_is_found_out_once_for_all_who_want_to_know() {
+        let (thread, begun, go) = hanging(Duration::from_secs(3));
+        let all = async { tokio::join!(thread.asks_a_person(), thread.asks_a_person()) };
+        // While this is busy the clock stands.
+        let answer = async {
+            while begun.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            drop(go);
+            loop {
+                tokio::task::yield_now().await;
+            }
+        };
+        let all = tokio::select! {
+            all = all => all,
+            () = answer => unreachable!(),
+        };
+        assert_eq!(all, (true, true));
+        assert_eq!(begun.try_recv(), Err(mpsc::TryRecvError::Empty));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_say_whether_a_person_is_asked_is_hung_and_is_read_again() {
+        let (thread, begun, go) = hanging(Duration::from_secs(3));
+        let mut read = pin!(thread.read(Kept::load));
+        // Asked once, it has sent the job; then the clock stands until the job begins.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut read).await.is_err());
+        begun.recv().unwrap();
+        assert!(read.await.unwrap_err().is_store());
+        for _ in 0..2 {
+            let since = tokio::time::Instant::now();
+            assert!(thread.declined().await.is_none());
+            assert_eq!(since.elapsed(), ASK);
+        }
+        drop(go);
     }
 
     #[tokio::test(start_paused = true)]
