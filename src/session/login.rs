@@ -190,8 +190,12 @@ impl Core {
 
     /// A save that failed may have been done all the same: what was there before shall be there.
     pub(crate) async fn take_back(&self, locked: &mut Locked, login: GivenBack) {
-        let take_back = login.clone();
-        let take_back = move |kept: &Kept| take_back.undo(kept);
+        let failed = login.clone();
+        let take_back = move |kept: &Kept| {
+            failed.take_back(kept)?;
+            // The locks were held since: its token was sent nowhere, and may be taken again.
+            failed.once.as_deref().map_or(Ok(()), |once| kept.forget_imported(once))
+        };
         if locked.write(self, Undo::Nothing, take_back).await.is_err() {
             self.not_taken_back(login);
         }
@@ -252,14 +256,8 @@ pub(crate) struct GivenBack {
 
 impl GivenBack {
     /// Takes it out of the store, whether it got there or not.
-    pub(super) fn undo(&self, kept: &Kept) -> Result<(), StoreError> {
-        kept.take_back(&self.login, &self.before)?;
-        self.may_come_again(kept)
-    }
-
-    /// Its token was sent nowhere, and may be taken at another time.
-    pub(super) fn may_come_again(&self, kept: &Kept) -> Result<(), StoreError> {
-        self.once.as_deref().map_or(Ok(()), |once| kept.forget_imported(once))
+    pub(super) fn take_back(&self, kept: &Kept) -> Result<(), StoreError> {
+        kept.take_back(&self.login, &self.before)
     }
 }
 

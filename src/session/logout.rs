@@ -324,11 +324,7 @@ impl Core {
             Ok(Some(record)) => record,
             Err(error) if error.is_transient() => return Err(error),
             // Of a login that failed nothing is there; that an entry was lost stays noted.
-            Ok(None) if !due.iter().any(Farewell::is_by_the_user) => {
-                let failed = failed(due);
-                let undo = move |kept: &Kept| failed.iter().try_for_each(|one| one.undo(kept));
-                return locked.write(self, Undo::Nothing, undo).await;
-            }
+            Ok(None) if !due.iter().any(Farewell::is_by_the_user) => return Ok(()),
             // Gone already, but for what is noted of it or kept aside. The user asked for it to go.
             Ok(None) => {
                 let pin = self.pin.clone();
@@ -373,14 +369,14 @@ impl Core {
     /// one is put back, and so is what a failed login has replaced, unless the user wants it to go.
     async fn clear_or_put_back(&self, locked: &mut Locked, due: &[Farewell]) -> Result<(), Error> {
         let living = self.state.tokens().map(|living| Record::of(&living, &self.pin));
-        let (failed, is_by_the_user) = (failed(due), due.iter().any(Farewell::is_by_the_user));
+        // The last one first: each may have taken the place of the one before.
+        let failed = due.iter().rev().filter_map(|farewell| farewell.given_back.clone());
+        let failed: Vec<_> = failed.collect();
+        let is_by_the_user = due.iter().any(Farewell::is_by_the_user);
         let call = move |kept: &Kept| match living {
-            Some(living) => {
-                kept.save(&living)?;
-                failed.iter().try_for_each(|one| one.may_come_again(kept))
-            }
+            Some(living) => kept.save(&living),
             None if is_by_the_user || failed.is_empty() => kept.clear(),
-            None => failed.iter().try_for_each(|one| one.undo(kept)),
+            None => failed.iter().try_for_each(|login| login.take_back(kept)),
         };
         locked.write(self, Undo::Nothing, call).await
     }
@@ -407,11 +403,6 @@ impl Core {
     fn farewells(&self) -> MutexGuard<'_, Farewells> {
         self.farewells.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The logins that failed, the last one first: each may have taken the place of the one before.
-fn failed(due: &[Farewell]) -> Vec<GivenBack> {
-    due.iter().rev().filter_map(|farewell| farewell.given_back.clone()).collect()
 }
 
 /// A person waits for a logout; the refresh that is in the way will settle it.

@@ -213,8 +213,8 @@ impl Core {
 
     fn take_in(&self, from: u64, mut tokens: Tokens) {
         let snapshot = self.state.now();
-        if self.unborn().contains(&tokens.login) {
-            // Our own, which says itself when it begins.
+        if tokens.generation == 0 && self.unborn().contains(&tokens.login) {
+            // Our own, which says itself when it begins; unless another program goes on with it.
             return;
         }
         match &snapshot.phase {

@@ -286,12 +286,12 @@ impl Kept {
         self.clear()
     }
 
-    /// Puts back what `login` wrote over, if it did: its save was told as failed.
+    /// Puts back what `login` wrote over, if it did: its save was told as failed. Not where another
+    /// program has gone on with it since.
     pub(crate) fn take_back(&self, login: &LoginId, before: &Before) -> Result<(), StoreError> {
+        let is_it = |there: Brief| there.login == *login && there.generation == 0;
         match (self.store.load(), before) {
-            (Ok(Some(there)), _) if there.brief().is_some_and(|there| there.login == *login) => {
-                self.restore(before)
-            }
+            (Ok(Some(there)), _) if there.brief().is_some_and(is_it) => self.restore(before),
             (Ok(Some(there)), Before::Record(_)) if there.is_damaged() => self.restore(before),
             (Err(error), Before::Record(_)) if error.is_corrupt() => self.restore(before),
             (Err(error), _) if !error.is_corrupt() => Err(error),

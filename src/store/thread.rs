@@ -37,10 +37,19 @@ pub(crate) struct StoreThread {
 struct Worker {
     jobs: Option<mpsc::Sender<Job>>,
     /// The read that the thread hangs on, as far as it is known.
-    hanging: Option<oneshot::Receiver<Unlock>>,
+    hanging: Option<Hanging>,
+    /// The last such read has ended, whatever it came to: another one may be made.
+    over: bool,
     /// How many wait for a person meanwhile: then it doesn't hang.
     patient: usize,
     declined: Declined,
+}
+
+/// A read that was given up and goes on.
+struct Hanging {
+    end: oneshot::Receiver<Unlock>,
+    /// How long it may be that a person is still looking at its prompt.
+    stands_until: Instant,
 }
 
 type Job = Box<dyn FnOnce(&Kept) + Send>;
@@ -113,13 +122,16 @@ impl StoreThread {
         call: impl FnOnce(&Kept) -> Result<T, StoreError> + Send + 'static,
         patience: Patience,
     ) -> Result<T, Error> {
-        let (ended, hanging) = oneshot::channel();
+        let (ended, end) = oneshot::channel();
         let call = move |store: &Kept| {
             // Dropped without a word where it panics.
             let result = call(store);
             let is_declined = result.as_ref().is_err_and(StoreError::is_declined);
             // Nobody has given it up.
-            let _ = ended.send(if is_declined { Unlock::Declined } else { Unlock::Over });
+            let _ = ended.send(match is_declined {
+                true => Unlock::DeclinedAt(Instant::now()),
+                false => Unlock::Over,
+            });
             result
         };
         let result = self.call(call, patience).await;
@@ -131,7 +143,9 @@ impl StoreThread {
             }
             Err(given_up) => {
                 if given_up.running.is_some() {
-                    worker.hanging = Some(hanging);
+                    let stands_until = Instant::now() + PERSON;
+                    worker.hanging = Some(Hanging { end, stands_until });
+                    worker.over = false;
                 }
                 Err(given_up.error)
             }
@@ -202,21 +216,21 @@ impl StoreThread {
     /// read would bring up another one. `false`: it goes on, there is none, or the person said no.
     pub(crate) async fn is_unlocked(&self) -> bool {
         let calm = self.calm.notified();
-        let (hanging, others) = {
+        let (hanging, others, over) = {
             let mut worker = self.worker();
-            (worker.hanging.take(), worker.patient > 0)
+            (worker.hanging.take(), worker.patient > 0, worker.over)
         };
         let Some(mut hanging) = hanging else {
             // Somebody else waits for that person; when that is over, it is time to try again.
-            return others && within(PERSON, calm).await.is_some();
+            return over || others && within(PERSON, calm).await.is_some();
         };
         let _patient = Patient::new(self);
-        let mut ended = ended(&mut hanging);
+        let mut ended = ended(&mut hanging.end);
         if ended.is_none() {
             let asked = others || self.asks_a_person().await;
             let more = if asked { PERSON } else { Duration::ZERO };
             // It may have ended while we asked.
-            let result = within(more, &mut hanging).await;
+            let result = within(more, &mut hanging.end).await;
             ended = result.map(|ended| ended.unwrap_or(Unlock::Over));
         }
         let mut worker = self.worker();
@@ -230,13 +244,14 @@ impl StoreThread {
     /// Why another read should wait that would bring up a prompt: the last one stands, or came to
     /// nothing a moment ago.
     pub(crate) async fn declined(&self) -> Option<Error> {
-        let error = {
+        let (now, no_answer) = (Instant::now(), StoreError::no_answer(self.limit));
+        let (stands, declined) = {
             let mut worker = self.worker();
             self.look_after(&mut worker);
-            let stands = worker.hanging.is_some() && worker.patient == 0;
-            let stands = stands.then(|| self.failed(StoreError::no_answer(self.limit)));
-            stands.or_else(|| worker.declined.error_at(Instant::now()))?
+            let stands = worker.hanging.as_ref().is_some_and(|hanging| now < hanging.stands_until);
+            (stands && worker.patient == 0, worker.declined.error_at(now))
         };
+        let error = if stands { self.failed(no_answer) } else { declined? };
         self.asks_a_person().await.then_some(error)
     }
 
@@ -293,7 +308,8 @@ impl StoreThread {
             }));
         });
         let ended = |error| {
-            let error = self.worker().declined.note(Instant::now(), self.failed(error));
+            let error = self.failed(error);
+            let error = self.worker().declined.note(Instant::now(), error);
             GivenUp { error, running: None }
         };
         self.send(job).map_err(ended)?;
@@ -359,16 +375,19 @@ impl StoreThread {
 
     /// Looks how the read has ended that the thread hangs on, if it has.
     fn look_after(&self, worker: &mut Worker) {
-        if let Some(ended) = worker.hanging.as_mut().and_then(ended) {
+        if let Some(ended) = worker.hanging.as_mut().and_then(|hanging| ended(&mut hanging.end)) {
             worker.hanging = None;
             self.has_ended(worker, ended);
         }
     }
 
     fn has_ended(&self, worker: &mut Worker, ended: Unlock) {
-        if ended == Unlock::Declined {
-            let why = "it is locked, and nobody unlocked it: unlock it, then try again";
-            worker.declined.note(Instant::now(), self.failed(StoreError::locked(why)));
+        match ended {
+            Unlock::Over => worker.over = true,
+            Unlock::DeclinedAt(at) => {
+                let why = "it is locked, and nobody unlocked it: unlock it, then try again";
+                worker.declined.note(at, self.failed(StoreError::locked(why)));
+            }
         }
     }
 
@@ -412,9 +431,9 @@ fn gone() -> StoreError {
     StoreError::unavailable("the token store's thread is gone")
 }
 
-/// How the read has ended, where it has. Not to be asked again after that.
-fn ended(hanging: &mut oneshot::Receiver<Unlock>) -> Option<Unlock> {
-    match hanging.try_recv() {
+/// How a read has ended, where it has. Not to be asked again after that.
+fn ended(end: &mut oneshot::Receiver<Unlock>) -> Option<Unlock> {
+    match end.try_recv() {
         Ok(ended) => Some(ended),
         Err(oneshot::error::TryRecvError::Closed) => Some(Unlock::Over),
         Err(oneshot::error::TryRecvError::Empty) => None,
@@ -427,7 +446,7 @@ enum Unlock {
     /// Whatever it came to, another one may be made.
     Over,
     /// The person did not unlock the store.
-    Declined,
+    DeclinedAt(Instant),
 }
 
 /// What a call that takes longer than its limit is waited for.
