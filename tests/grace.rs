@@ -43,10 +43,13 @@ async fn an_answer_that_does_not_come_is_asked_for_again_within_the_grace_window
 #[tokio::test]
 async fn the_first_answer_is_taken_if_it_comes_during_the_replay() {
     let (server, session) = with_grace().await;
-    server.on_next(Route::Token, 1, Fault::Delay(Duration::from_millis(1500)));
+    let both = server.hold(Route::Token);
+    server.on_next(Route::Token, 1, Fault::Delay(Duration::ZERO));
     server.on_next(Route::Token, 1, Fault::Delay(Duration::from_secs(60)));
-    let response = client(&session).get(server.api_url("things")).send();
-    assert_eq!(soon(response).await.unwrap().status(), 200);
+    let request = tokio::spawn(client(&session).get(server.api_url("things")).send());
+    soon(both.arrived(2)).await;
+    drop(both);
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
     assert_eq!(server.counters().reuses, 0);
     assert_eq!(refresh_tokens_sent(&server).len(), 2);
 }
@@ -54,11 +57,14 @@ async fn the_first_answer_is_taken_if_it_comes_during_the_replay() {
 #[tokio::test]
 async fn a_replay_that_is_refused_does_not_hide_the_first_answer() {
     let (server, session) = with_grace().await;
+    let both = server.hold(Route::Token);
     server.on_next(Route::Token, 1, Fault::Delay(Duration::from_secs(2)));
     let refused = serde_json::json!({ "error": "invalid_grant" });
     server.on_next(Route::Token, 1, Fault::status(400).json(&refused));
-    let response = client(&session).get(server.api_url("things")).send();
-    assert_eq!(soon(response).await.unwrap().status(), 200);
+    let request = tokio::spawn(client(&session).get(server.api_url("things")).send());
+    soon(both.arrived(2)).await;
+    drop(both);
+    assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
     assert_eq!(refresh_tokens_sent(&server).len(), 2);
 }
 
