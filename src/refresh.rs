@@ -112,10 +112,11 @@ async fn refresh(
     refused: &Tokens,
     asked: SystemTime,
 ) -> Result<Committed, Error> {
-    if let Some(error) = core.store.declined().await {
+    if let Some(error) = core.store.put_off().await {
         // When to try again is this refresh's affair.
         return Err(error.with_retry_after(None));
     }
+    core.take_back_failed(locked).await.map_err(|error| error.with_retry_after(None))?;
     // Look again: the store may hold newer tokens, another login or none.
     let stored = core.read_store_locked(locked).await?;
     step("read");

@@ -4,7 +4,7 @@
 //! demos, [`FileStore`] an explicit choice for hosts without a keychain. A store keeps one record,
 //! as it got it: what is in a record, and which of two is newer, is the session's business.
 
-mod declined;
+mod asking;
 pub(crate) mod durable;
 mod file;
 pub use file::FileStore;
@@ -22,6 +22,7 @@ mod record;
 pub use record::Record;
 pub(crate) use record::{Brief, Pin, Unreadable, from_millis, millis};
 mod thread;
+mod unlocking;
 pub(crate) use thread::{LateWrite, Patience, StoreThread};
 
 use std::error::Error as StdError;
@@ -82,11 +83,12 @@ pub trait TokenStore: Send + Sync + 'static {
         false
     }
 
-    /// Whether a call waits for a person, who is asked to unlock the store, or would by now. Asked
-    /// on another thread while a call takes long; then the session waits for up to 2 minutes
-    /// [more](crate::SessionBuilder::store_wait), where it is not in the middle of a refresh. Asked
-    /// too before the next read after one that failed as [locked](StoreError::locked): that one is
-    /// put off for a while. Default: no.
+    /// Whether a call waits for a person who is asked to unlock the store, or would if it were made
+    /// now. Asked on another thread while a call takes long; then the session waits for up to
+    /// 2 minutes [more](crate::SessionBuilder::store_wait), where it is not in the middle of a
+    /// refresh. Asked too before a read that follows one that failed as
+    /// [locked](StoreError::locked) or still goes on: where a person is asked, it is put off.
+    /// Default: no.
     fn asks_a_person(&self) -> bool {
         false
     }

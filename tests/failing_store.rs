@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{
-    Event, LogoutReason, MemoryStore, Record, Revocation, Shared, StoreError, TokenStore,
+    Event, LogoutReason, MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore,
 };
 use support::person::Person;
-use support::steps::after_a_second;
+use support::steps::{after_a_second, log_in};
 use support::{
     AskingStore, Call, Logouts, Turnstile, builder, chain, client, found, refresh_tokens_sent,
     soon, text, tokens, wait_out,
@@ -255,6 +255,17 @@ async fn a_store_that_cannot_be_read_for_now_logs_nobody_out_and_sends_nothing()
     assert_eq!(logouts.all(), []);
 }
 
+/// A session that gives up a read after 50 ms, its store, and what lets the person answer, who takes
+/// longer.
+fn hesitant(server: &MockServer) -> (Session, Declined, Turnstile) {
+    let answer = Turnstile::default();
+    let store = Declined { answer: Some(answer.clone()), ..Declined::default() };
+    let builder = builder(server).store(store.clone()).store_wait(STORE_WAIT);
+    (builder.build().unwrap(), store, answer)
+}
+
+const STORE_WAIT: Duration = Duration::from_millis(50);
+
 /// Locked, until somebody unlocks it elsewhere; each read asks a person, who says no.
 #[derive(Clone, Default)]
 struct Declined {
@@ -368,7 +379,8 @@ async fn a_logout_that_is_due_brings_up_no_prompt_at_each_look() {
 #[tokio::test]
 async fn a_login_is_kept_though_a_look_at_the_store_was_declined_while_the_person_was_asked() {
     let server = MockServer::start();
-    let store = Declined { always_asks: true, ..Declined::default() };
+    let answer = Turnstile::default();
+    let store = Declined { answer: Some(answer.clone()), always_asks: true, ..Declined::default() };
     let (person, ask) = Person::new();
     let session = ask(builder(&server).store(store.clone())).build().unwrap();
     session.log_in(tokens(&server.log_in("alice")).subject("alice")).await.unwrap();
@@ -378,12 +390,8 @@ async fn a_login_is_kept_though_a_look_at_the_store_was_declined_while_the_perso
     let request = tokio::spawn(client.get(server.api_url("x")).send());
     let question = person.asked().await;
     store.is_locked.store(true, Ordering::SeqCst);
-    soon(async {
-        while store.prompts.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    soon(answer.arrived()).await;
+    answer.open();
     store.is_locked.store(false, Ordering::SeqCst);
     question.send(Ok(tokens(&server.log_in("alice")).subject("alice"))).unwrap();
     assert_eq!(soon(request).await.unwrap().unwrap().status(), 200);
@@ -405,10 +413,7 @@ async fn a_login_is_kept_though_a_look_at_the_store_was_declined_while_the_perso
 #[tokio::test]
 async fn a_person_who_says_no_after_a_while_is_asked_once_too() {
     let server = MockServer::start();
-    let answer = Turnstile::default();
-    let store = Declined { answer: Some(answer.clone()), ..Declined::default() };
-    let store_wait = Duration::from_millis(50);
-    let session = builder(&server).store(store.clone()).store_wait(store_wait).build().unwrap();
+    let (session, store, answer) = hesitant(&server);
     session.log_in(tokens(&server.log_in("alice"))).await.unwrap();
     server.expire_access_tokens();
     store.is_locked.store(true, Ordering::SeqCst);
@@ -417,7 +422,7 @@ async fn a_person_who_says_no_after_a_while_is_asked_once_too() {
     let request = tokio::spawn(get());
     soon(answer.arrived()).await;
     // By then the read is given up, and the person waited for. If not, they were quick.
-    tokio::time::sleep(4 * store_wait).await;
+    tokio::time::sleep(4 * STORE_WAIT).await;
     answer.open();
     let mut error = soon(request).await.unwrap().unwrap_err();
     for _ in 0..3 {
@@ -433,22 +438,24 @@ async fn a_person_who_says_no_after_a_while_is_asked_once_too() {
 #[tokio::test]
 async fn no_look_brings_up_a_second_prompt_where_one_stands_or_was_declined_after_a_while() {
     let server = MockServer::start();
-    let answer = Turnstile::default();
-    let store = Declined { answer: Some(answer.clone()), ..Declined::default() };
-    let store_wait = Duration::from_millis(50);
-    let session = builder(&server).store(store.clone()).store_wait(store_wait).build().unwrap();
+    let (session, store, answer) = hesitant(&server);
     assert!(!session.is_logged_in().await.unwrap());
     store.is_locked.store(true, Ordering::SeqCst);
     let client = client(&session);
+    let mut login = None;
     for look in 0..4 {
-        if look == 2 {
-            answer.open();
+        match look {
+            1 => login = Some(log_in(&session, tokens(&server.log_in("alice")))),
+            2 => answer.open(),
+            _ => {}
         }
         after_a_second().await;
         let error = soon(client.get(server.api_url("x")).send()).await.unwrap_err();
         assert!(found(&error).is_logged_out(), "{error:?}");
         assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
     }
+    assert!(soon(login.unwrap()).await.unwrap().unwrap_err().is_store());
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mock_server::MockServer;
+use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{
     LogoutReason, MemoryStore, OAuth2Endpoint, Record, Revocation, Session, Shared, StoreError,
     TokenResponse, TokenStore,
 };
 use support::steps::{after_a_second, log_in, log_out, user};
 use support::vault::{Leaves, User};
-use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens};
+use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens, wait_out};
 
 /// A session on a store whose save number `parked` waits for the test.
 struct Late {
@@ -302,6 +302,92 @@ async fn a_login_that_failed_takes_the_place_of_no_other_one_that_the_program_ha
         assert_eq!(user(&session, &t.server).await, "alice");
         assert_eq!(t.logouts.all(), []);
     }
+}
+
+#[tokio::test]
+async fn what_a_first_login_that_failed_has_damaged_is_cleared() {
+    let t = User::new();
+    let session = t.program();
+    t.vault.die_at_next_save(|memory, _| memory.save(&Record::from_bytes(b"{")).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    assert!(!soon(session.is_logged_in()).await.unwrap());
+    assert_eq!(t.vault.text(), None);
+}
+
+#[tokio::test]
+async fn what_a_login_that_failed_had_replaced_stays_though_another_ones_logout_is_due() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.vault.fail(&[Call::Clear]);
+    assert!(soon(session.log_out()).await.unwrap_err().is_store());
+    t.vault.fail(&[]);
+    let other = t.program();
+    other.log_in(tokens(&t.server.log_in("carol"))).await.unwrap();
+    let carol = t.vault.text();
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    assert!(soon(session.is_logged_in()).await.unwrap());
+    assert_eq!(t.vault.text(), carol);
+    assert_eq!(user(&session, &t.server).await, "carol");
+}
+
+#[tokio::test]
+async fn a_login_that_failed_stays_where_another_program_is_in_the_middle_of_its_refresh() {
+    let t = User::of(MockServer::builder().grace(Duration::from_secs(60)).start().unwrap());
+    drop(t.logged_in().await);
+    let session = t.program();
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    // It has sent the refresh token, and does not know the answer.
+    let other = t.program();
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 2, Fault::DropAfter);
+    let error = t.get(&other).await.unwrap_err();
+    let bob = t.vault.text();
+    assert!(!soon(session.is_logged_in()).await.unwrap(), "not by this program's doing");
+    assert_eq!(t.vault.text(), bob);
+    wait_out(found(&error).retry_after()).await;
+    assert_eq!(t.get(&other).await.unwrap(), 200);
+    assert!(soon(session.is_logged_in()).await.unwrap());
+    assert_eq!(user(&session, &t.server).await, "bob");
+    assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
+}
+
+#[tokio::test]
+async fn a_login_that_failed_is_undone_before_the_one_that_it_replaced_is_refreshed() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[Call::Save]);
+    t.server.expire_access_tokens();
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_store(), "{error:?}");
+    assert_eq!(t.server.counters().refreshes, 0);
+    wait_out(found(&error).retry_after()).await;
+    t.vault.fail(&[]);
+    assert_eq!(t.get(&session).await.unwrap(), 200);
+    assert_eq!(user(&t.program(), &t.server).await, "alice");
+    assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
+}
+
+#[tokio::test]
+async fn a_login_that_failed_stays_where_another_program_has_refreshed_it() {
+    let t = User::new();
+    drop(t.logged_in().await);
+    let session = t.program();
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    t.server.expire_access_tokens();
+    assert_eq!(t.get(&t.program()).await.unwrap(), 200);
+    let bob = t.vault.text();
+    assert!(soon(session.is_logged_in()).await.unwrap());
+    assert_eq!(t.vault.text(), bob);
+    assert_eq!(user(&session, &t.server).await, "bob");
 }
 
 #[tokio::test]

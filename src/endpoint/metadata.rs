@@ -97,8 +97,7 @@ impl ServerMetadata {
                     Refusal::ForNow(RefreshError::not_sent(late))
                 }
             };
-            // Nobody there: the other place is no better. A proxy that lets only one of the two
-            // through, though, fails the other for good.
+            // Nobody there: the other place is no better.
             let is_last = matches!(refusal, Refusal::Unreachable(_));
             if worst.as_ref().is_none_or(|worst| worst.weight() < refusal.weight()) {
                 worst = Some(refusal);
@@ -119,7 +118,7 @@ impl ServerMetadata {
     }
 }
 
-/// One that is of no use spoils only what needs it: a login, or that a logout is told.
+/// One that is of no use spoils only what needs it: a login, or telling the server of a logout.
 fn if_usable<'de, D: Deserializer<'de>>(endpoint: D) -> Result<Option<Url>, D::Error> {
     let said = Value::deserialize(endpoint)?;
     let url = said.as_str().and_then(|text| Url::parse(text).ok());
@@ -140,8 +139,9 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// What is wrong says more than what fails for now, that more than a page that may be there
-    /// for every path, and that more than nothing.
+    /// What is wrong says most. What fails for now says more than a page that may be there for
+    /// every path, or than nothing, though it may do so for good: a proxy that lets only one of the
+    /// two places through.
     fn weight(&self) -> u8 {
         match self {
             Self::Missing(_) => 0,

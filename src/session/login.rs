@@ -37,7 +37,12 @@ impl Core {
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
         let attempt = Attempt { response, login, logouts, received };
-        let result = match self.try_log_in(&attempt).await {
+        let result = match self.store.put_off().await {
+            // A prompt stands: another read would bring up one more.
+            Some(error) if !self.is_unlocked_after(&error).await => Err(error),
+            _ => self.try_log_in(&attempt).await,
+        };
+        let result = match result {
             Err(error) if self.is_unlocked_after(&error).await => self.try_log_in(&attempt).await,
             result => result,
         };
@@ -62,14 +67,12 @@ impl Core {
                 unborn.pop_front();
             }
         }
-        let once = match &attempt.login {
-            Login::Once(token) => Some(token.as_str()),
-            Login::Anew | Login::Again(_) => None,
-        };
+        let once = attempt.login.once();
         let result = match self.take(&mut locked, once).await {
             Ok(true) => {
                 let result = self.log_in_locked(&mut locked, &login, attempt).await;
-                if let (Err(NotMade { is_unsaved: true, .. }), Some(once)) = (&result, once) {
+                if let (Err(NotMade { may_be_made_again: true, .. }), Some(once)) = (&result, once)
+                {
                     let once = once.to_owned();
                     // Left as taken, it is refused where it could have been used, and no more.
                     let forget = locked.holding(move |kept: &Kept| kept.forget_imported(&once));
@@ -126,11 +129,8 @@ impl Core {
                 Ok(_) | Err(_) => {}
             }
         }
-        let once = match kind {
-            Login::Once(token) => Some(token.clone()),
-            Login::Anew | Login::Again(_) => None,
-        };
         let before = Arc::new(self.replaceable_record(locked).await?);
+        let once = kind.once().map(str::to_owned);
         let given_back = GivenBack { login: login.clone(), before, once };
         let key = JournalKey::random()
             .map_err(|e| Error::internal("no random numbers to be had", Some(Box::new(e))))?;
@@ -156,7 +156,7 @@ impl Core {
                     if locked.is_free(self).is_ok() {
                         self.take_back(locked, given_back).await;
                     }
-                    return Err(NotMade { error, is_unsaved: false });
+                    return Err(NotMade { error, may_be_made_again: false });
                 }
             }
             // Look again: a logout that came meanwhile wins, and is settled with the locks.
@@ -166,7 +166,7 @@ impl Core {
                 self.never_began(login, not_given_back);
                 // It is cleared when the locks are left, if it can be.
                 let error = Error::logged_out(Some(LogoutReason::Requested));
-                return Err(NotMade { error, is_unsaved: false });
+                return Err(NotMade { error, may_be_made_again: false });
             }
             // Fails where the store was read meanwhile and brought news: they are old now.
             let epoch = tokens.epoch;
@@ -237,6 +237,16 @@ pub(super) enum Login {
     Again(u64),
 }
 
+impl Login {
+    /// The digest of a token that is taken once.
+    fn once(&self) -> Option<&str> {
+        match self {
+            Self::Once(token) => Some(token),
+            Self::Anew | Self::Again(_) => None,
+        }
+    }
+}
+
 struct Attempt {
     response: TokenResponse,
     login: Login,
@@ -264,14 +274,14 @@ impl GivenBack {
 /// Why there is no login.
 struct NotMade {
     error: Error,
-    /// It failed before anything was saved. Otherwise what undoes it does all.
-    is_unsaved: bool,
+    /// Nothing of it was saved, and no logout beat it. What is taken back later says so itself.
+    may_be_made_again: bool,
 }
 
 impl From<Error> for NotMade {
     /// Before anything was saved.
     fn from(error: Error) -> Self {
-        Self { error, is_unsaved: true }
+        Self { error, may_be_made_again: true }
     }
 }
 

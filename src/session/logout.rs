@@ -35,6 +35,8 @@ pub enum Revocation {
 #[derive(Debug, Default)]
 pub(crate) struct Farewells {
     due: Vec<Farewell>,
+    /// Logins that were told as failed, and may be in the store.
+    failed: Vec<GivenBack>,
     /// How often some were settled, and what the last of them came to.
     settled: u64,
     last: Revocation,
@@ -43,8 +45,6 @@ pub(crate) struct Farewells {
 #[derive(Debug)]
 struct Farewell {
     over: Over,
-    /// The login that failed, where it is one.
-    given_back: Option<GivenBack>,
     /// Whether the server is to be told. Not for tokens that were given back.
     revoke: bool,
     /// To be revoked, with its generation: the newest one that is known.
@@ -57,14 +57,7 @@ struct Farewell {
 
 impl Farewell {
     fn of(over: Over, revoke: bool) -> Self {
-        Self {
-            over,
-            given_back: None,
-            revoke,
-            token: None,
-            revoked: None,
-            revocation: Revocation::Nothing,
-        }
+        Self { over, revoke, token: None, revoked: None, revocation: Revocation::Nothing }
     }
 
     /// Whether it is a login that the user has ended: then nothing is to be left of it.
@@ -175,9 +168,9 @@ impl Core {
         }
     }
 
-    /// Reads the store, unless the person who would have to unlock it has just said no.
+    /// Reads the store, unless the person who would have to unlock it is asked or has just said no.
     async fn read_to_clear(&self) -> Result<Option<Record>, Error> {
-        match self.store.declined().await {
+        match self.store.put_off().await {
             Some(error) => Err(error),
             None => self.store.read(Kept::load_to_clear).await,
         }
@@ -268,9 +261,7 @@ impl Core {
 
     /// A login that failed, and may be in the store: what was there before takes its place.
     pub(crate) fn not_taken_back(&self, login: GivenBack) {
-        let mut farewell = Farewell::of(Over::login(&login.login), false);
-        farewell.given_back = Some(login);
-        self.farewells().due.push(farewell);
+        self.farewells().failed.push(login);
     }
 
     /// A login that could not be stored: it leaves the server, and what the store has is left
@@ -285,8 +276,8 @@ impl Core {
         self.settle_later();
     }
 
-    /// Ends what logouts began: clears the store, revokes at the server. `None` if there was
-    /// nothing to end.
+    /// Ends what logouts and failed logins began: puts the store right or clears it, revokes at the
+    /// server. `None` if there was nothing to end.
     ///
     /// # Errors
     /// The store could not be cleared. That stays due for the next one who holds the locks.
@@ -295,11 +286,14 @@ impl Core {
         locked: &mut Locked,
     ) -> Result<Option<Revocation>, Error> {
         locked.settled = true;
-        let mut due = std::mem::take(&mut self.farewells().due);
-        if due.is_empty() {
+        if !self.is_settling_due() {
             return Ok(None);
         }
-        let cleared = self.clear_store(locked, &mut due).await;
+        let mut due = std::mem::take(&mut self.farewells().due);
+        let cleared = match self.take_back_failed(locked).await {
+            Ok(()) => self.clear_store(locked, &mut due).await,
+            failed => failed,
+        };
         for farewell in &mut due {
             if let Some((generation, token)) = farewell.token.take() {
                 farewell.revoked = Some(generation);
@@ -315,6 +309,27 @@ impl Core {
         cleared.map(|()| Some(worst))
     }
 
+    /// Takes out of the store what logins that failed may have left there. What they replaced is
+    /// not refreshed before.
+    pub(crate) async fn take_back_failed(&self, locked: &mut Locked) -> Result<(), Error> {
+        let failed = std::mem::take(&mut self.farewells().failed);
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let logins = failed.clone();
+        // The last one first: each may have taken the place of the one before.
+        let take_back =
+            move |kept: &Kept| logins.iter().rev().try_for_each(|login| login.take_back(kept));
+        let result = match self.store.put_off().await {
+            Some(error) => Err(error),
+            None => locked.write(self, Undo::Nothing, take_back).await,
+        };
+        if result.is_err() {
+            self.farewells().failed.splice(..0, failed);
+        }
+        result
+    }
+
     /// Clears the store if what it holds is over.
     async fn clear_store(&self, locked: &mut Locked, due: &mut [Farewell]) -> Result<(), Error> {
         if due.iter().all(|farewell| matches!(farewell.over, Over::Nobody)) {
@@ -323,7 +338,7 @@ impl Core {
         let record = match self.read_to_clear().await {
             Ok(Some(record)) => record,
             Err(error) if error.is_transient() => return Err(error),
-            // Of a login that failed nothing is there; that an entry was lost stays noted.
+            // Of a login that never began nothing is there; that an entry was lost stays noted.
             Ok(None) if !due.iter().any(Farewell::is_by_the_user) => return Ok(()),
             // Gone already, but for what is noted of it or kept aside. The user asked for it to go.
             Ok(None) => {
@@ -334,12 +349,12 @@ impl Core {
                 return locked.write(self, Undo::Nothing, clear).await;
             }
             // Damaged, so that nobody can use it.
-            Err(_) => return self.clear_or_put_back(locked, due).await,
+            Err(_) => return locked.write(self, Undo::Nothing, Kept::clear).await,
         };
         match record.read(&self.pin, self.state.epoch(), Moment::now()) {
             // It began after the logout.
             Ok(tokens) if self.state.tokens().is_some_and(|now| now.login == tokens.login) => {
-                Ok(())
+                return Ok(());
             }
             Ok(tokens) => {
                 // One that names the login knows best what is to become of it.
@@ -357,28 +372,17 @@ impl Core {
                     self.state.name_over(&tokens.login);
                     self.tell_logout(LogoutReason::Requested);
                 }
-                self.clear_or_put_back(locked, due).await
+                if let (false, Some(living)) = (farewell.revoke, self.state.tokens()) {
+                    // A login that never began: it had taken the place of this one.
+                    let record = Record::of(&living, &self.pin);
+                    return locked.write(self, Undo::Nothing, move |kept| kept.save(&record)).await;
+                }
             }
-            Err(Unreadable::Corrupt) => self.clear_or_put_back(locked, due).await,
+            Err(Unreadable::Corrupt) => {}
             // Not this session's.
-            Err(Unreadable::Newer(_) | Unreadable::OtherIssuer(_)) => Ok(()),
+            Err(Unreadable::Newer(_) | Unreadable::OtherIssuer(_)) => return Ok(()),
         }
-    }
-
-    /// Clears what is over or damaged. Where that has taken the place of a login that goes on, this
-    /// one is put back, and so is what a failed login has replaced, unless the user wants it to go.
-    async fn clear_or_put_back(&self, locked: &mut Locked, due: &[Farewell]) -> Result<(), Error> {
-        let living = self.state.tokens().map(|living| Record::of(&living, &self.pin));
-        // The last one first: each may have taken the place of the one before.
-        let failed = due.iter().rev().filter_map(|farewell| farewell.given_back.clone());
-        let failed: Vec<_> = failed.collect();
-        let is_by_the_user = due.iter().any(Farewell::is_by_the_user);
-        let call = move |kept: &Kept| match living {
-            Some(living) => kept.save(&living),
-            None if is_by_the_user || failed.is_empty() => kept.clear(),
-            None => failed.iter().try_for_each(|login| login.take_back(kept)),
-        };
-        locked.write(self, Undo::Nothing, call).await
+        locked.write(self, Undo::Nothing, Kept::clear).await
     }
 
     async fn revoke(self: &Arc<Self>, locked: &mut Locked, token: RefreshToken) -> Revocation {
@@ -396,8 +400,10 @@ impl Core {
         }
     }
 
-    pub(crate) fn is_logout_due(&self) -> bool {
-        !self.farewells().due.is_empty()
+    /// Whether a logout or a failed login has left something to end.
+    pub(crate) fn is_settling_due(&self) -> bool {
+        let farewells = self.farewells();
+        !farewells.due.is_empty() || !farewells.failed.is_empty()
     }
 
     fn farewells(&self) -> MutexGuard<'_, Farewells> {

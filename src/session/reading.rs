@@ -79,8 +79,9 @@ impl Core {
                     return landing.land(Err(error));
                 }
                 let _ = self.thread.spawn(async move {
-                    if core.is_logout_due() && core.store.declined().await.is_none() {
-                        // The store failed at the time; it may work by now.
+                    // The store failed at the time; it may work by now. What needs no store waits
+                    // with it.
+                    if core.is_settling_due() && core.store.put_off().await.is_none() {
                         let _ = core.finish_logout(0, core.thread.enter(), Patience::None).await;
                     }
                     landing.land(core.read_unless_declined().await);
@@ -115,9 +116,15 @@ impl Core {
     async fn read_unless_declined(&self) -> Result<(), Error> {
         // Only who knows nothing yet waits for a person.
         let waits = matches!(self.state.now().phase, Phase::Unknown);
-        if let Some(error) = self.store.declined().await
-            && !(waits && self.is_unlocked_after(&error).await)
+        let mut put_off = self.store.put_off().await;
+        if let Some(error) = &put_off
+            && waits
+            && self.is_unlocked_after(error).await
         {
+            // The person may have said no.
+            put_off = self.store.put_off().await;
+        }
+        if let Some(error) = put_off {
             self.looked(Instant::now());
             return Err(error);
         }

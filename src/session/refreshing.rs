@@ -133,7 +133,7 @@ impl Core {
         match unsaved {
             Some(unsaved) => unsaved.keep_saving(self).await,
             // A panic may have left the locks with a logout unsettled.
-            None if self.is_logout_due() => {
+            None if self.is_settling_due() => {
                 let _ = self.finish_logout(0, self.thread.enter(), Patience::None).await;
             }
             None => {}

@@ -289,13 +289,26 @@ impl Kept {
     /// Puts back what `login` wrote over, if it did: its save was told as failed. Not where another
     /// program has gone on with it since.
     pub(crate) fn take_back(&self, login: &LoginId, before: &Before) -> Result<(), StoreError> {
-        let is_it = |there: Brief| there.login == *login && there.generation == 0;
-        match (self.store.load(), before) {
-            (Ok(Some(there)), _) if there.brief().is_some_and(is_it) => self.restore(before),
-            (Ok(Some(there)), Before::Record(_)) if there.is_damaged() => self.restore(before),
-            (Err(error), Before::Record(_)) if error.is_corrupt() => self.restore(before),
-            (Err(error), _) if !error.is_corrupt() => Err(error),
+        let there = match self.load_to_clear() {
+            Ok(Some(there)) if self.is_unused(&there, login)? => return self.restore(before),
+            Ok(there) => there.filter(Record::is_damaged).map(drop),
+            Err(error) if error.is_corrupt() => Some(()),
+            Err(error) => return Err(error),
+        };
+        match there {
+            // Its save has left that.
+            Some(()) if !matches!(before, Before::Damaged) => self.restore(before),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether it is a record of `login` whose tokens nobody has gone on with.
+    fn is_unused(&self, record: &Record, login: &LoginId) -> Result<bool, StoreError> {
+        match record.brief() {
+            Some(there) if there.login == *login && there.generation == 0 => {
+                Ok(Mark::of(&self.notes, &there)?.is_none())
+            }
+            _ => Ok(false),
         }
     }
 

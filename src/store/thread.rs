@@ -10,11 +10,12 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
 use crate::refresh::within;
-use crate::store::declined::Declined;
+use crate::store::asking::Asking;
+use crate::store::unlocking::{PERSON, Unlock, Unlocking};
 use crate::store::{Kept, StoreError};
 
 /// Runs a store's methods on a thread of its own, each within a limit.
@@ -27,8 +28,7 @@ pub(crate) struct StoreThread {
     worker: Mutex<Worker>,
     /// Threads that were left alone with a read that hangs.
     left_alone: Arc<AtomicUsize>,
-    /// Whether a person is asked, as the last one wanted to know: that may hang, too.
-    asked: Mutex<Option<watch::Receiver<Option<bool>>>>,
+    asking: Asking,
     /// Whenever a wait for a person is over.
     calm: Notify,
 }
@@ -36,20 +36,9 @@ pub(crate) struct StoreThread {
 #[derive(Default)]
 struct Worker {
     jobs: Option<mpsc::Sender<Job>>,
-    /// The read that the thread hangs on, as far as it is known.
-    hanging: Option<Hanging>,
-    /// The last such read has ended, whatever it came to: another one may be made.
-    over: bool,
     /// How many wait for a person meanwhile: then it doesn't hang.
     patient: usize,
-    declined: Declined,
-}
-
-/// A read that was given up and goes on.
-struct Hanging {
-    end: oneshot::Receiver<Unlock>,
-    /// How long it may be that a person is still looking at its prompt.
-    stands_until: Instant,
+    unlocking: Unlocking,
 }
 
 type Job = Box<dyn FnOnce(&Kept) + Send>;
@@ -87,7 +76,7 @@ impl StoreThread {
             limit,
             worker: Mutex::default(),
             left_alone: Arc::default(),
-            asked: Mutex::default(),
+            asking: Asking::default(),
             calm: Notify::new(),
         }
     }
@@ -126,26 +115,28 @@ impl StoreThread {
         let call = move |store: &Kept| {
             // Dropped without a word where it panics.
             let result = call(store);
-            let is_declined = result.as_ref().is_err_and(StoreError::is_declined);
-            // Nobody has given it up.
-            let _ = ended.send(match is_declined {
-                true => Unlock::DeclinedAt(Instant::now()),
+            let end = match result.as_ref().is_err_and(StoreError::is_declined) {
+                true => {
+                    let why = "it is locked, and nobody unlocked it: unlock it, then try again";
+                    let error = Error::store(&store.describe(), StoreError::locked(why));
+                    Unlock::Declined(Instant::now(), error)
+                }
                 false => Unlock::Over,
-            });
+            };
+            // Nobody has given it up.
+            let _ = ended.send(end);
             result
         };
         let result = self.call(call, patience).await;
         let mut worker = self.worker();
         match result {
             Ok(read) => {
-                worker.declined = Declined::default();
+                worker.unlocking.read();
                 Ok(read)
             }
             Err(given_up) => {
                 if given_up.running.is_some() {
-                    let stands_until = Instant::now() + PERSON;
-                    worker.hanging = Some(Hanging { end, stands_until });
-                    worker.over = false;
+                    worker.unlocking.hangs(Instant::now(), end);
                 }
                 Err(given_up.error)
             }
@@ -203,6 +194,7 @@ impl StoreThread {
                 Some(Err(_)) => Err(StoreError::unavailable("the thread for its notes is gone")),
                 None => {
                     late = Some(LateWrite::new(answer));
+                    self.worker().unlocking.given_up();
                     Err(StoreError::no_answer(self.limit))
                 }
             },
@@ -216,76 +208,56 @@ impl StoreThread {
     /// read would bring up another one. `false`: it goes on, there is none, or the person said no.
     pub(crate) async fn is_unlocked(&self) -> bool {
         let calm = self.calm.notified();
-        let (hanging, others, over) = {
+        let (hanging, others, is_over) = {
             let mut worker = self.worker();
-            (worker.hanging.take(), worker.patient > 0, worker.over)
+            (worker.unlocking.take(), worker.patient > 0, worker.unlocking.is_over())
         };
         let Some(mut hanging) = hanging else {
             // Somebody else waits for that person; when that is over, it is time to try again.
-            return over || others && within(PERSON, calm).await.is_some();
+            return if others { within(PERSON, calm).await.is_some() } else { is_over };
         };
         let _patient = Patient::new(self);
-        let mut ended = ended(&mut hanging.end);
-        if ended.is_none() {
+        let mut end = hanging.ended();
+        if end.is_none() {
             let asked = others || self.asks_a_person().await;
             let more = if asked { PERSON } else { Duration::ZERO };
             // It may have ended while we asked.
             let result = within(more, &mut hanging.end).await;
-            ended = result.map(|ended| ended.unwrap_or(Unlock::Over));
+            end = result.map(|end| end.unwrap_or(Unlock::Over));
         }
+        let is_over = matches!(end, Some(Unlock::Over));
         let mut worker = self.worker();
-        match ended {
-            Some(ended) => self.has_ended(&mut worker, ended),
-            None => worker.hanging = Some(hanging),
+        match end {
+            Some(end) => worker.unlocking.ended(end),
+            None => worker.unlocking.put_back(hanging),
         }
-        ended == Some(Unlock::Over)
+        is_over
     }
 
-    /// Why another read should wait that would bring up a prompt: the last one stands, or came to
-    /// nothing a moment ago.
-    pub(crate) async fn declined(&self) -> Option<Error> {
-        let (now, no_answer) = (Instant::now(), StoreError::no_answer(self.limit));
-        let (stands, declined) = {
+    /// Why another read should wait that would bring up a prompt: somebody waits for the person
+    /// already, or the last prompt stands, or came to nothing a moment ago.
+    pub(crate) async fn put_off(&self) -> Option<Error> {
+        let now = Instant::now();
+        let (others, stands, declined) = {
             let mut worker = self.worker();
-            self.look_after(&mut worker);
-            let stands = worker.hanging.as_ref().is_some_and(|hanging| now < hanging.stands_until);
-            (stands && worker.patient == 0, worker.declined.error_at(now))
+            let unlocking = &mut worker.unlocking;
+            let (stands, declined) = (unlocking.stands(now), unlocking.declined(now));
+            (worker.patient > 0, stands, declined)
         };
-        let error = if stands { self.failed(no_answer) } else { declined? };
-        self.asks_a_person().await.then_some(error)
+        let error = match others || stands {
+            true => Error::store(&self.describe(), StoreError::no_answer(self.limit)),
+            false => declined?,
+        };
+        (others || self.asks_a_person().await).then_some(error)
     }
 
     /// The person wants to be asked.
     pub(crate) fn may_ask_again(&self) {
-        let mut worker = self.worker();
-        self.look_after(&mut worker);
-        worker.declined.forget();
+        self.worker().unlocking.may_ask_again();
     }
 
-    /// Whether the store makes us wait because a person is asked to unlock it.
     async fn asks_a_person(&self) -> bool {
-        let mut answer = self.ask();
-        let answer = within(ASK, answer.wait_for(Option::is_some)).await;
-        matches!(answer, Some(Ok(asks)) if *asks == Some(true))
-    }
-
-    /// The answer to that, once for all who ask at the same time.
-    fn ask(&self) -> watch::Receiver<Option<bool>> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(asked) = &*asked
-            && asked.borrow().is_none()
-            && asked.has_changed().is_ok()
-        {
-            return asked.clone();
-        }
-        let (reply, answer) = watch::channel(None);
-        let store = Arc::clone(&self.store);
-        // A thread of its own: the store's waits. Where none can be had, there is no answer.
-        let _ = thread::Builder::new().name("reauth-store".to_owned()).spawn(move || {
-            let asks = catch_unwind(AssertUnwindSafe(|| store.asks_a_person()));
-            reply.send_replace(Some(asks.unwrap_or(false)));
-        });
-        asked.insert(answer).clone()
+        self.asking.asks_a_person(&self.store).await
     }
 
     async fn call<T: Send + 'static>(
@@ -308,8 +280,8 @@ impl StoreThread {
             }));
         });
         let ended = |error| {
-            let error = self.failed(error);
-            let error = self.worker().declined.note(Instant::now(), error);
+            let error = Error::store(&self.describe(), error);
+            let error = self.worker().unlocking.failed(Instant::now(), error);
             GivenUp { error, running: None }
         };
         self.send(job).map_err(ended)?;
@@ -329,7 +301,8 @@ impl StoreThread {
             Some(Err(_)) => Err(ended(gone())),
             None => {
                 let begun = take(&offered).is_none();
-                let error = self.failed(StoreError::no_answer(limit));
+                self.worker().unlocking.given_up();
+                let error = Error::store(&self.describe(), StoreError::no_answer(limit));
                 Err(GivenUp { error, running: begun.then_some(answer) })
             }
         }
@@ -354,14 +327,13 @@ impl StoreThread {
     /// Leaves the thread alone that hangs on a read, so that the next call gets a new one. That
     /// read harms nobody; but where several hang, a new one would too.
     fn leave_alone(&self, worker: &mut Worker) {
-        self.look_after(worker);
-        if worker.hanging.is_none()
+        if !worker.unlocking.is_hanging()
             || worker.patient > 0
             || self.left_alone.load(Ordering::SeqCst) >= LEFT_ALONE
         {
             return;
         }
-        worker.hanging = None;
+        worker.unlocking.take();
         self.left_alone.fetch_add(1, Ordering::SeqCst);
         let left_alone = Arc::clone(&self.left_alone);
         let back: Job = Box::new(move |_| {
@@ -371,28 +343,6 @@ impl StoreThread {
             // The last thing it does, if ever.
             let _ = jobs.send(back);
         }
-    }
-
-    /// Looks how the read has ended that the thread hangs on, if it has.
-    fn look_after(&self, worker: &mut Worker) {
-        if let Some(ended) = worker.hanging.as_mut().and_then(|hanging| ended(&mut hanging.end)) {
-            worker.hanging = None;
-            self.has_ended(worker, ended);
-        }
-    }
-
-    fn has_ended(&self, worker: &mut Worker, ended: Unlock) {
-        match ended {
-            Unlock::Over => worker.over = true,
-            Unlock::DeclinedAt(at) => {
-                let why = "it is locked, and nobody unlocked it: unlock it, then try again";
-                worker.declined.note(at, self.failed(StoreError::locked(why)));
-            }
-        }
-    }
-
-    fn failed(&self, error: StoreError) -> Error {
-        Error::store(&self.describe(), error)
     }
 
     fn worker(&self) -> MutexGuard<'_, Worker> {
@@ -431,24 +381,6 @@ fn gone() -> StoreError {
     StoreError::unavailable("the token store's thread is gone")
 }
 
-/// How a read has ended, where it has. Not to be asked again after that.
-fn ended(end: &mut oneshot::Receiver<Unlock>) -> Option<Unlock> {
-    match end.try_recv() {
-        Ok(ended) => Some(ended),
-        Err(oneshot::error::TryRecvError::Closed) => Some(Unlock::Over),
-        Err(oneshot::error::TryRecvError::Empty) => None,
-    }
-}
-
-/// What became of a read that was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unlock {
-    /// Whatever it came to, another one may be made.
-    Over,
-    /// The person did not unlock the store.
-    DeclinedAt(Instant),
-}
-
 /// What a call that takes longer than its limit is waited for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -462,12 +394,6 @@ struct GivenUp<T> {
     running: Option<Answer<T>>,
 }
 
-/// A person has to find the window, and the password.
-const PERSON: Duration = Duration::from_secs(120);
-
-/// Whether it is locked is said at once, or the store is hung.
-const ASK: Duration = Duration::from_secs(1);
-
 /// A prompt that never ends and two of somebody's impatience.
 const LEFT_ALONE: usize = 3;
 
@@ -476,6 +402,7 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
+    use crate::store::asking::ASK;
     use crate::store::{Notes, Record, TokenStore};
 
     /// Whose reads hang, for good or until they are let go, and so does what it says of a person.
@@ -548,6 +475,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_read_that_hung_is_no_news_for_a_write_that_hangs_after_it() {
+        let (thread, _, _go) = hanging(Duration::from_secs(3));
+        let hangs = || {
+            let ((begins, begun), (go, go_on)) = (mpsc::channel(), mpsc::channel::<()>());
+            let call = move |_: &Kept| {
+                begins.send(()).unwrap();
+                let _ = go_on.recv();
+                Ok(())
+            };
+            (call, begun, go)
+        };
+        let (call, begun, go) = hangs();
+        let mut read = pin!(thread.read(call));
+        // Asked once, it has sent the job; then the clock stands until the job begins.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut read).await.is_err());
+        begun.recv().unwrap();
+        assert!(read.await.unwrap_err().is_store());
+        assert!(!thread.is_unlocked().await);
+        drop(go);
+        while !thread.is_unlocked().await {}
+        assert!(thread.is_unlocked().await, "whoever asks");
+
+        let (call, begun, go) = hangs();
+        let mut write = pin!(thread.write(call));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut write).await.is_err());
+        begun.recv().unwrap();
+        assert!(write.await.is_err());
+        assert!(!thread.is_unlocked().await);
+        drop(go);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_say_whether_a_person_is_asked_is_hung_and_is_read_again() {
         let (thread, begun, go) = hanging(Duration::from_secs(3));
         let mut read = pin!(thread.read(Kept::load));
@@ -557,7 +516,7 @@ mod tests {
         assert!(read.await.unwrap_err().is_store());
         for _ in 0..2 {
             let since = tokio::time::Instant::now();
-            assert!(thread.declined().await.is_none());
+            assert!(thread.put_off().await.is_none());
             assert_eq!(since.elapsed(), ASK);
         }
         drop(go);
