@@ -11,12 +11,12 @@ use reqwest_reauth::{
     Event, LogoutReason, MemoryStore, Record, Revocation, Session, Shared, StoreError, TokenStore,
 };
 use support::person::Person;
-use support::steps::{after_a_second, log_in};
+use support::steps::{after_a_second, first_steps, log_in};
 use support::{
     AskingStore, Call, Logouts, Turnstile, builder, chain, client, found, refresh_tokens_sent,
     soon, text, tokens, wait_out,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 // A store that fails after the exchange.
 
@@ -272,6 +272,8 @@ struct Declined {
     memory: MemoryStore,
     is_locked: Arc<AtomicBool>,
     prompts: Arc<AtomicUsize>,
+    /// Whenever it says whether a person is asked.
+    asked: Arc<Notify>,
     /// Where the person takes time: until this is opened.
     answer: Option<Turnstile>,
     /// As macOS, which can't be asked whether it is locked.
@@ -301,6 +303,7 @@ impl TokenStore for Declined {
     }
 
     fn asks_a_person(&self) -> bool {
+        self.asked.notify_one();
         self.always_asks || self.is_locked.load(Ordering::SeqCst)
     }
 
@@ -374,6 +377,26 @@ async fn a_logout_that_is_due_brings_up_no_prompt_at_each_look() {
     soon(session.drain()).await;
     assert!(store.memory.load().unwrap().is_none());
     assert_eq!(server.counters().revocations, 1);
+}
+
+#[tokio::test]
+async fn a_login_beside_a_first_look_that_is_declined_brings_up_no_second_prompt() {
+    let server = MockServer::start();
+    let (session, store, answer) = hesitant(&server);
+    store.is_locked.store(true, Ordering::SeqCst);
+    let look = tokio::spawn({
+        let session = session.clone();
+        async move { session.is_logged_in().await }
+    });
+    // From here on the person is waited for.
+    soon(store.asked.notified()).await;
+    let login = log_in(&session, tokens(&server.log_in("alice")));
+    first_steps(&session).await;
+    answer.open();
+    assert!(soon(look).await.unwrap().unwrap_err().is_store());
+    let error = soon(login).await.unwrap().unwrap_err();
+    assert!(error.is_store() && error.retry_after().is_some(), "{error:?}");
+    assert_eq!(store.prompts.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -347,11 +347,10 @@ async fn a_login_that_failed_stays_where_another_program_is_in_the_middle_of_its
     t.server.on_next(Route::Token, 2, Fault::DropAfter);
     let error = t.get(&other).await.unwrap_err();
     let bob = t.vault.text();
-    assert!(!soon(session.is_logged_in()).await.unwrap(), "not by this program's doing");
+    assert!(soon(session.is_logged_in()).await.unwrap());
     assert_eq!(t.vault.text(), bob);
     wait_out(found(&error).retry_after()).await;
     assert_eq!(t.get(&other).await.unwrap(), 200);
-    assert!(soon(session.is_logged_in()).await.unwrap());
     assert_eq!(user(&session, &t.server).await, "bob");
     assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
 }
@@ -371,6 +370,55 @@ async fn a_login_that_failed_is_undone_before_the_one_that_it_replaced_is_refres
     t.vault.fail(&[]);
     assert_eq!(t.get(&session).await.unwrap(), 200);
     assert_eq!(user(&t.program(), &t.server).await, "alice");
+    assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_while_a_failed_login_is_to_be_undone_holds_up_no_other_program() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    t.server.expire_access_tokens();
+    let load = t.vault.park_next(Call::Load);
+    let error = t.get(&session).await.unwrap_err();
+    assert!(found(&error).is_store(), "{error:?}");
+    assert_eq!(user(&t.program(), &t.server).await, "alice");
+    load.open();
+    assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
+}
+
+#[tokio::test]
+async fn a_login_that_failed_and_can_not_be_undone_is_not_found_after_a_logout() {
+    let t = User::new();
+    let (session, _) = t.logged_in().await;
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[Call::Save]);
+    assert!(soon(session.log_out()).await.unwrap_err().is_store());
+    drop(session);
+    t.vault.fail(&[]);
+    assert!(!soon(t.program().is_logged_in()).await.unwrap());
+}
+
+#[tokio::test]
+async fn one_who_is_logged_in_finds_the_failed_login_that_another_program_goes_on_with() {
+    let t = User::of(MockServer::builder().grace(Duration::from_secs(60)).start().unwrap());
+    let (session, _) = t.logged_in().await;
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+    let other = t.program();
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 2, Fault::DropAfter);
+    let error = t.get(&other).await.unwrap_err();
+    let bob = t.vault.text();
+    assert!(found(&t.get(&session).await.unwrap_err()).is_logged_out());
+    assert_eq!(t.vault.text(), bob);
+    wait_out(found(&error).retry_after()).await;
+    assert_eq!(user(&session, &t.server).await, "bob");
+    assert_eq!(t.get(&other).await.unwrap(), 200);
     assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
 }
 

@@ -37,14 +37,14 @@ impl Core {
         // As they are now: waiting for a person must not make the tokens younger, or hide a logout.
         let (logouts, received) = (self.logouts.load(Ordering::SeqCst), Moment::now());
         let attempt = Attempt { response, login, logouts, received };
-        let result = match self.store.put_off().await {
-            // A prompt stands: another read would bring up one more.
-            Some(error) if !self.is_unlocked_after(&error).await => Err(error),
-            _ => self.try_log_in(&attempt).await,
-        };
-        let result = match result {
-            Err(error) if self.is_unlocked_after(&error).await => self.try_log_in(&attempt).await,
-            result => result,
+        let result = match self.put_off_patiently().await {
+            Some(error) => Err(error),
+            None => match self.try_log_in(&attempt).await {
+                Err(error) if self.is_unlocked_after(&error).await => {
+                    self.try_log_in(&attempt).await
+                }
+                result => result,
+            },
         };
         if let (Err(error), Login::Again(_)) = (&result, attempt.login)
             // Where that was the reason, it is done already.
@@ -196,7 +196,7 @@ impl Core {
             // The locks were held since: its token was sent nowhere, and may be taken again.
             failed.once.as_deref().map_or(Ok(()), |once| kept.forget_imported(once))
         };
-        if locked.write(self, Undo::Nothing, take_back).await.is_err() {
+        if self.put_right(locked, take_back).await.is_err() {
             self.not_taken_back(login);
         }
     }

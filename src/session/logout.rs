@@ -11,7 +11,7 @@ use crate::session::Core;
 use crate::session::login::GivenBack;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
-use crate::store::{Kept, Patience, Record, Unreadable};
+use crate::store::{Kept, Patience, Record, StoreError, Unreadable};
 use crate::token::{LoginId, Moment, RefreshToken, TokenResponse, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
@@ -292,7 +292,12 @@ impl Core {
         let mut due = std::mem::take(&mut self.farewells().due);
         let cleared = match self.take_back_failed(locked).await {
             Ok(()) => self.clear_store(locked, &mut due).await,
-            failed => failed,
+            failed => {
+                if due.iter().any(Farewell::is_by_the_user) {
+                    self.note_out_failed().await;
+                }
+                failed
+            }
         };
         for farewell in &mut due {
             if let Some((generation, token)) = farewell.token.take() {
@@ -312,7 +317,7 @@ impl Core {
     /// Takes out of the store what logins that failed may have left there. What they replaced is
     /// not refreshed before.
     pub(crate) async fn take_back_failed(&self, locked: &mut Locked) -> Result<(), Error> {
-        let failed = std::mem::take(&mut self.farewells().failed);
+        let failed = self.farewells().failed.clone();
         if failed.is_empty() {
             return Ok(());
         }
@@ -320,14 +325,35 @@ impl Core {
         // The last one first: each may have taken the place of the one before.
         let take_back =
             move |kept: &Kept| logins.iter().rev().try_for_each(|login| login.take_back(kept));
-        let result = match self.store.put_off().await {
-            Some(error) => Err(error),
-            None => locked.write(self, Undo::Nothing, take_back).await,
-        };
-        if result.is_err() {
-            self.farewells().failed.splice(..0, failed);
+        self.put_right(locked, take_back).await?;
+        self.farewells().failed.drain(..failed.len());
+        // One that is still there is another program's, by now.
+        self.unborn().retain(|unborn| failed.iter().all(|failed| failed.login != *unborn));
+        Ok(())
+    }
+
+    /// Writes where the store can be read: a person is asked by a read, which goes on by itself
+    /// where it takes long, and not by a write, for which everybody would wait.
+    pub(crate) async fn put_right(
+        &self,
+        locked: &mut Locked,
+        call: impl FnOnce(&Kept) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), Error> {
+        match self.read_to_clear().await {
+            Err(error) if error.is_transient() => Err(error),
+            // One that is damaged is what is to be put right.
+            Ok(_) | Err(_) => locked.write(self, Undo::Nothing, call).await,
         }
-        result
+    }
+
+    /// What a login that failed has left must not be found at the next start by a user who has
+    /// logged out.
+    async fn note_out_failed(&self) {
+        let failed = self.farewells().failed.clone();
+        let note_out =
+            move |kept: &Kept| failed.iter().try_for_each(|failed| kept.note_out(&failed.login));
+        // Where it can't be noted, the logout says that the store could not be cleared.
+        let _ = self.store.beside(note_out).await;
     }
 
     /// Clears the store if what it holds is over.

@@ -116,14 +116,10 @@ impl Core {
     async fn read_unless_declined(&self) -> Result<(), Error> {
         // Only who knows nothing yet waits for a person.
         let waits = matches!(self.state.now().phase, Phase::Unknown);
-        let mut put_off = self.store.put_off().await;
-        if let Some(error) = &put_off
-            && waits
-            && self.is_unlocked_after(error).await
-        {
-            // The person may have said no.
-            put_off = self.store.put_off().await;
-        }
+        let put_off = match waits {
+            true => self.put_off_patiently().await,
+            false => self.store.put_off().await,
+        };
         if let Some(error) = put_off {
             self.looked(Instant::now());
             return Err(error);
@@ -208,6 +204,14 @@ impl Core {
     /// store meanwhile. Not for who holds the locks: nobody else should wait for that person.
     pub(crate) async fn is_unlocked_after(&self, error: &Error) -> bool {
         error.store_error().is_some_and(StoreError::is_no_answer) && self.store.is_unlocked().await
+    }
+
+    /// Why the store is not read for now, once the person who is asked has answered, or has not done
+    /// so for a while. Not for who holds the locks.
+    pub(crate) async fn put_off_patiently(&self) -> Option<Error> {
+        let error = self.store.put_off().await?;
+        self.is_unlocked_after(&error).await;
+        self.store.put_off().await
     }
 
     /// Nobody is logged in any more, by the store; because of `why`, where that is noted.

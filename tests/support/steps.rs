@@ -29,6 +29,8 @@ pub fn log_in(session: &Session, tokens: TokenResponse) -> JoinHandle<Result<(),
 /// Returns when what was asked of the session before has begun there: its thread takes calls in
 /// turn, and this one fails at its first step.
 pub async fn first_steps(session: &Session) {
+    // Tasks of the test's own thread that were spawned before have asked by then.
+    tokio::task::yield_now().await;
     let error = session.log_in(TokenResponse::new("")).await.unwrap_err();
     assert!(error.is_configuration());
 }
