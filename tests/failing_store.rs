@@ -443,9 +443,8 @@ async fn a_person_who_says_no_after_a_while_is_asked_once_too() {
     let client = client(&session);
     let get = || client.get(server.api_url("x")).send();
     let request = tokio::spawn(get());
-    soon(answer.arrived()).await;
-    // By then the read is given up, and the person waited for. If not, they were quick.
-    tokio::time::sleep(4 * STORE_WAIT).await;
+    // From here on the person is waited for.
+    soon(store.asked.notified()).await;
     answer.open();
     let mut error = soon(request).await.unwrap().unwrap_err();
     for _ in 0..3 {

@@ -304,6 +304,13 @@ async fn a_login_that_failed_takes_the_place_of_no_other_one_that_the_program_ha
     }
 }
 
+/// Logs in as bob: the save is done and told as failed, and so is what would undo it at once.
+async fn fail_to_log_in(t: &User, session: &Session) {
+    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
+    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    t.vault.fail(&[]);
+}
+
 #[tokio::test]
 async fn what_a_first_login_that_failed_has_damaged_is_cleared() {
     let t = User::new();
@@ -325,12 +332,20 @@ async fn what_a_login_that_failed_had_replaced_stays_though_another_ones_logout_
     let other = t.program();
     other.log_in(tokens(&t.server.log_in("carol"))).await.unwrap();
     let carol = t.vault.text();
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
+    fail_to_log_in(&t, &session).await;
     assert!(soon(session.is_logged_in()).await.unwrap());
     assert_eq!(t.vault.text(), carol);
     assert_eq!(user(&session, &t.server).await, "carol");
+}
+
+/// Another program that has sent the refresh token and does not know the answer, and how long it
+/// waits.
+async fn half_refreshed(t: &User) -> (Session, Option<Duration>) {
+    let other = t.program();
+    t.server.expire_access_tokens();
+    t.server.on_next(Route::Token, 2, Fault::DropAfter);
+    let error = t.get(&other).await.unwrap_err();
+    (other, found(&error).retry_after())
 }
 
 #[tokio::test]
@@ -338,18 +353,12 @@ async fn a_login_that_failed_stays_where_another_program_is_in_the_middle_of_its
     let t = User::of(MockServer::builder().grace(Duration::from_secs(60)).start().unwrap());
     drop(t.logged_in().await);
     let session = t.program();
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
-    // It has sent the refresh token, and does not know the answer.
-    let other = t.program();
-    t.server.expire_access_tokens();
-    t.server.on_next(Route::Token, 2, Fault::DropAfter);
-    let error = t.get(&other).await.unwrap_err();
+    fail_to_log_in(&t, &session).await;
+    let (other, wait) = half_refreshed(&t).await;
     let bob = t.vault.text();
     assert!(soon(session.is_logged_in()).await.unwrap());
     assert_eq!(t.vault.text(), bob);
-    wait_out(found(&error).retry_after()).await;
+    wait_out(wait).await;
     assert_eq!(t.get(&other).await.unwrap(), 200);
     assert_eq!(user(&session, &t.server).await, "bob");
     assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
@@ -359,8 +368,7 @@ async fn a_login_that_failed_stays_where_another_program_is_in_the_middle_of_its
 async fn a_login_that_failed_is_undone_before_the_one_that_it_replaced_is_refreshed() {
     let t = User::new();
     let (session, _) = t.logged_in().await;
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    fail_to_log_in(&t, &session).await;
     t.vault.fail(&[Call::Save]);
     t.server.expire_access_tokens();
     let error = t.get(&session).await.unwrap_err();
@@ -377,9 +385,7 @@ async fn a_login_that_failed_is_undone_before_the_one_that_it_replaced_is_refres
 async fn a_store_that_hangs_while_a_failed_login_is_to_be_undone_holds_up_no_other_program() {
     let t = User::new();
     let (session, _) = t.logged_in().await;
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
+    fail_to_log_in(&t, &session).await;
     t.server.expire_access_tokens();
     let load = t.vault.park_next(Call::Load);
     let error = t.get(&session).await.unwrap_err();
@@ -393,8 +399,7 @@ async fn a_store_that_hangs_while_a_failed_login_is_to_be_undone_holds_up_no_oth
 async fn a_login_that_failed_and_can_not_be_undone_is_not_found_after_a_logout() {
     let t = User::new();
     let (session, _) = t.logged_in().await;
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+    fail_to_log_in(&t, &session).await;
     t.vault.fail(&[Call::Save]);
     assert!(soon(session.log_out()).await.unwrap_err().is_store());
     drop(session);
@@ -406,17 +411,12 @@ async fn a_login_that_failed_and_can_not_be_undone_is_not_found_after_a_logout()
 async fn one_who_is_logged_in_finds_the_failed_login_that_another_program_goes_on_with() {
     let t = User::of(MockServer::builder().grace(Duration::from_secs(60)).start().unwrap());
     let (session, _) = t.logged_in().await;
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
-    let other = t.program();
-    t.server.expire_access_tokens();
-    t.server.on_next(Route::Token, 2, Fault::DropAfter);
-    let error = t.get(&other).await.unwrap_err();
+    fail_to_log_in(&t, &session).await;
+    let (other, wait) = half_refreshed(&t).await;
     let bob = t.vault.text();
     assert!(found(&t.get(&session).await.unwrap_err()).is_logged_out());
     assert_eq!(t.vault.text(), bob);
-    wait_out(found(&error).retry_after()).await;
+    wait_out(wait).await;
     assert_eq!(user(&session, &t.server).await, "bob");
     assert_eq!(t.get(&other).await.unwrap(), 200);
     assert_eq!((t.server.counters().refreshes, t.server.counters().reuses), (1, 0));
@@ -427,9 +427,7 @@ async fn a_login_that_failed_stays_where_another_program_has_refreshed_it() {
     let t = User::new();
     drop(t.logged_in().await);
     let session = t.program();
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
+    fail_to_log_in(&t, &session).await;
     t.server.expire_access_tokens();
     assert_eq!(t.get(&t.program()).await.unwrap(), 200);
     let bob = t.vault.text();
@@ -443,9 +441,7 @@ async fn what_a_login_that_failed_had_replaced_does_not_come_back_after_a_logout
     let t = User::new();
     drop(t.logged_in().await);
     let session = t.program();
-    t.vault.die_at_next_save(|memory, bob| memory.save(bob).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
+    fail_to_log_in(&t, &session).await;
     soon(session.log_out()).await.unwrap();
     assert_eq!(t.vault.text(), None);
     assert!(!t.program().is_logged_in().await.unwrap());

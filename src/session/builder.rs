@@ -315,6 +315,7 @@ impl SessionBuilder {
             counters: Counters::default(),
             logouts: AtomicU64::new(0),
             unborn: Mutex::default(),
+            failed: Mutex::default(),
             farewells: Mutex::new(Farewells::default()),
             logged_out: Notify::new(),
             trouble: Mutex::new(None),

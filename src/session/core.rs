@@ -15,12 +15,12 @@ use crate::event::{Event, LogoutReason};
 use crate::lock::ProcessLock;
 use crate::origin::Origin;
 use crate::refresh::{Gate, Place, SingleFlight, Storm};
-use crate::session::Counters;
 use crate::session::logout::Farewells;
 use crate::session::prompt::{Prompt, Started};
 use crate::session::refreshing::Why;
 use crate::session::state::{Phase, State};
 use crate::session::thread::SessionThread;
+use crate::session::{Counters, GivenBack};
 use crate::store::{Pin, StoreThread};
 use crate::token::{Freshness, LoginId, Moment, Tokens};
 
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     /// Logins of ours that have not begun, or never will: whoever reads one back from the store
     /// must not take it for somebody else's.
     pub(crate) unborn: Mutex<VecDeque<LoginId>>,
+    /// Logins that were told as failed, and may be in the store.
+    pub(crate) failed: Mutex<Vec<GivenBack>>,
     pub(crate) farewells: Mutex<Farewells>,
     /// Wakes a transaction that waits for a store that fails.
     pub(crate) logged_out: Notify,

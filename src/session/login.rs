@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::lock::digest;
 use crate::refresh::{JournalKey, Locked, Undo};
-use crate::session::Core;
-use crate::store::{Before, Kept, Record, StoreError, Unreadable};
+use crate::session::{Core, GivenBack};
+use crate::store::{Before, Kept, Record, Unreadable};
 use crate::token::{Birth, Identity, LoginId, Moment, TokenResponse, Tokens};
 
 impl Core {
@@ -188,19 +188,6 @@ impl Core {
         }
     }
 
-    /// A save that failed may have been done all the same: what was there before shall be there.
-    pub(crate) async fn take_back(&self, locked: &mut Locked, login: GivenBack) {
-        let failed = login.clone();
-        let take_back = move |kept: &Kept| {
-            failed.take_back(kept)?;
-            // The locks were held since: its token was sent nowhere, and may be taken again.
-            failed.once.as_deref().map_or(Ok(()), |once| kept.forget_imported(once))
-        };
-        if self.put_right(locked, take_back).await.is_err() {
-            self.not_taken_back(login);
-        }
-    }
-
     pub(crate) fn unborn(&self) -> MutexGuard<'_, VecDeque<LoginId>> {
         self.unborn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -253,22 +240,6 @@ struct Attempt {
     /// How many logouts there were when it began.
     logouts: u64,
     received: Moment,
-}
-
-/// A login that could not be stored, with what there was before it.
-#[derive(Clone, Debug)]
-pub(crate) struct GivenBack {
-    pub(super) login: LoginId,
-    before: Arc<Before>,
-    /// Of a token that is taken once: its digest.
-    once: Option<String>,
-}
-
-impl GivenBack {
-    /// Takes it out of the store, whether it got there or not.
-    pub(super) fn take_back(&self, kept: &Kept) -> Result<(), StoreError> {
-        kept.take_back(&self.login, &self.before)
-    }
 }
 
 /// Why there is no login.

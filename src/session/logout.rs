@@ -8,10 +8,9 @@ use crate::error::Error;
 use crate::event::LogoutReason;
 use crate::refresh::{Known, Locked, Undo, within};
 use crate::session::Core;
-use crate::session::login::GivenBack;
 use crate::session::state::Over;
 use crate::session::thread::Entered;
-use crate::store::{Kept, Patience, Record, StoreError, Unreadable};
+use crate::store::{Kept, Patience, Record, Unreadable};
 use crate::token::{LoginId, Moment, RefreshToken, TokenResponse, Tokens};
 
 /// What [`Session::log_out`](crate::Session::log_out) did at the server. On this machine the
@@ -35,8 +34,6 @@ pub enum Revocation {
 #[derive(Debug, Default)]
 pub(crate) struct Farewells {
     due: Vec<Farewell>,
-    /// Logins that were told as failed, and may be in the store.
-    failed: Vec<GivenBack>,
     /// How often some were settled, and what the last of them came to.
     settled: u64,
     last: Revocation,
@@ -169,7 +166,7 @@ impl Core {
     }
 
     /// Reads the store, unless the person who would have to unlock it is asked or has just said no.
-    async fn read_to_clear(&self) -> Result<Option<Record>, Error> {
+    pub(super) async fn read_to_clear(&self) -> Result<Option<Record>, Error> {
         match self.store.put_off().await {
             Some(error) => Err(error),
             None => self.store.read(Kept::load_to_clear).await,
@@ -259,11 +256,6 @@ impl Core {
         self.farewells().due.push(farewell);
     }
 
-    /// A login that failed, and may be in the store: what was there before takes its place.
-    pub(crate) fn not_taken_back(&self, login: GivenBack) {
-        self.farewells().failed.push(login);
-    }
-
     /// A login that could not be stored: it leaves the server, and what the store has is left
     /// alone. A save that goes on is undone before.
     pub(crate) fn revoke_unstored(self: &Arc<Self>, response: TokenResponse) {
@@ -312,48 +304,6 @@ impl Core {
             farewells.due.append(&mut due);
         }
         cleared.map(|()| Some(worst))
-    }
-
-    /// Takes out of the store what logins that failed may have left there. What they replaced is
-    /// not refreshed before.
-    pub(crate) async fn take_back_failed(&self, locked: &mut Locked) -> Result<(), Error> {
-        let failed = self.farewells().failed.clone();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        let logins = failed.clone();
-        // The last one first: each may have taken the place of the one before.
-        let take_back =
-            move |kept: &Kept| logins.iter().rev().try_for_each(|login| login.take_back(kept));
-        self.put_right(locked, take_back).await?;
-        self.farewells().failed.drain(..failed.len());
-        // One that is still there is another program's, by now.
-        self.unborn().retain(|unborn| failed.iter().all(|failed| failed.login != *unborn));
-        Ok(())
-    }
-
-    /// Writes where the store can be read: a person is asked by a read, which goes on by itself
-    /// where it takes long, and not by a write, for which everybody would wait.
-    pub(crate) async fn put_right(
-        &self,
-        locked: &mut Locked,
-        call: impl FnOnce(&Kept) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<(), Error> {
-        match self.read_to_clear().await {
-            Err(error) if error.is_transient() => Err(error),
-            // One that is damaged is what is to be put right.
-            Ok(_) | Err(_) => locked.write(self, Undo::Nothing, call).await,
-        }
-    }
-
-    /// What a login that failed has left must not be found at the next start by a user who has
-    /// logged out.
-    async fn note_out_failed(&self) {
-        let failed = self.farewells().failed.clone();
-        let note_out =
-            move |kept: &Kept| failed.iter().try_for_each(|failed| kept.note_out(&failed.login));
-        // Where it can't be noted, the logout says that the store could not be cleared.
-        let _ = self.store.beside(note_out).await;
     }
 
     /// Clears the store if what it holds is over.
@@ -428,8 +378,7 @@ impl Core {
 
     /// Whether a logout or a failed login has left something to end.
     pub(crate) fn is_settling_due(&self) -> bool {
-        let farewells = self.farewells();
-        !farewells.due.is_empty() || !farewells.failed.is_empty()
+        !self.farewells().due.is_empty() || !self.failed().is_empty()
     }
 
     fn farewells(&self) -> MutexGuard<'_, Farewells> {

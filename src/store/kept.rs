@@ -286,19 +286,18 @@ impl Kept {
         self.clear()
     }
 
-    /// Puts back what `login` wrote over, if it did: its save was told as failed. Not where another
-    /// program has gone on with it since.
+    /// Puts back what `login` wrote over, if it did, or if its save has left damage: it was told as
+    /// failed. Not where another program has gone on with it since.
     pub(crate) fn take_back(&self, login: &LoginId, before: &Before) -> Result<(), StoreError> {
-        let there = match self.load_to_clear() {
-            Ok(Some(there)) if self.is_unused(&there, login)? => return self.restore(before),
-            Ok(there) => there.filter(Record::is_damaged).map(drop),
-            Err(error) if error.is_corrupt() => Some(()),
+        let is_its_own = match self.load_to_clear() {
+            Ok(Some(there)) => there.is_damaged() || self.is_unused(&there, login)?,
+            Ok(None) => false,
+            Err(error) if error.is_corrupt() => true,
             Err(error) => return Err(error),
         };
-        match there {
-            // Its save has left that.
-            Some(()) if !matches!(before, Before::Damaged) => self.restore(before),
-            _ => Ok(()),
+        match is_its_own {
+            true => self.restore(before),
+            false => Ok(()),
         }
     }
 
