@@ -148,18 +148,22 @@ impl Middleware for ReauthMiddleware {
         };
         let core = self.session.core();
         let patience = Patience::of(&request);
-        let tokens = patience.wait(core.current()).await?;
+        let tokens = match core.ready() {
+            Some(tokens) => tokens,
+            None => patience.wait(core.current()).await?,
+        };
 
         let spare = Spare::of(&mut request, extensions);
         self.attach(&mut request, &tokens);
         patience.apply_to(&mut request);
         // Apart, and in a place of its own: what only a 401 needs makes no request's future larger.
         let again = {
-            let mut response = next.clone().run(request, extensions).await?;
-            if !self.is_refused(&mut response, &tokens, place) {
-                return Ok(response);
+            let mut sent = next.clone().run(request, extensions).await;
+            let is_refused = |response| self.is_refused(response, &tokens, place);
+            if !sent.as_mut().is_ok_and(is_refused) {
+                return sent;
             }
-            let refused = Refused { response, tokens, place, spare, patience };
+            let refused = Refused { response: sent?, tokens, place, spare, patience };
             Box::pin(self.once_more(refused, extensions, next))
         };
         again.await

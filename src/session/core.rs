@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// The usual way: no lock, no I/O, no allocation.
-    fn ready(self: &Arc<Self>) -> Option<Arc<Tokens>> {
+    pub(crate) fn ready(self: &Arc<Self>) -> Option<Arc<Tokens>> {
         let snapshot = self.state.get();
         let Phase::LoggedIn(tokens) = &snapshot.phase else {
             return None;
