@@ -12,7 +12,7 @@ use reqwest_reauth::{
     TokenResponse, TokenStore,
 };
 use support::steps::{after_a_second, log_in, log_out, user};
-use support::vault::{Leaves, User};
+use support::vault::{Leaves, TORN, User};
 use support::{AskingStore, Call, Logouts, Turnstile, client, found, soon, tokens, wait_out};
 
 /// A session on a store whose save number `parked` waits for the test.
@@ -313,13 +313,17 @@ async fn fail_to_log_in(t: &User, session: &Session) {
 
 #[tokio::test]
 async fn what_a_first_login_that_failed_has_damaged_is_cleared() {
-    let t = User::new();
-    let session = t.program();
-    t.vault.die_at_next_save(|memory, _| memory.save(&Record::from_bytes(b"{")).unwrap());
-    soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
-    t.vault.fail(&[]);
-    assert!(!soon(session.is_logged_in()).await.unwrap());
-    assert_eq!(t.vault.text(), None);
+    let damaged: Leaves = |memory, _| memory.save(&Record::from_bytes(b"{")).unwrap();
+    let torn: Leaves = |memory, _| memory.save(&Record::from_bytes(TORN)).unwrap();
+    for leaves in [damaged, torn] {
+        let t = User::new();
+        let session = t.program();
+        t.vault.die_at_next_save(leaves);
+        soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
+        t.vault.fail(&[]);
+        assert!(!soon(session.is_logged_in()).await.unwrap());
+        assert_eq!(t.vault.text(), None);
+    }
 }
 
 #[tokio::test]

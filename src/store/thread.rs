@@ -585,7 +585,13 @@ mod tests {
             assert!(read.await.unwrap_err().is_store());
             assert_eq!(since.elapsed().as_secs(), limit.as_secs());
         };
-        for _ in 0..=LEFT_ALONE {
+        hung(true).await;
+        // Somebody waits for a person, which is that read.
+        let patient = Patient::new(&thread);
+        hung(false).await;
+        assert_eq!(thread.left_alone.load(Ordering::SeqCst), 0);
+        drop(patient);
+        for _ in 0..LEFT_ALONE {
             hung(true).await;
         }
         // The last one is waited for.

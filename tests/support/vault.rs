@@ -26,6 +26,9 @@ pub struct Vault {
     parks_all: Arc<Mutex<Option<Turnstile>>>,
 }
 
+/// What the vault itself finds to be no whole record.
+pub const TORN: &[u8] = b"torn";
+
 /// What a save does that is told as failed.
 pub type Leaves = fn(&MemoryStore, &Record);
 
@@ -86,7 +89,10 @@ impl TokenStore for Vault {
 
     fn load(&self) -> Result<Option<Record>, StoreError> {
         self.ask(Call::Load)?;
-        self.memory.load()
+        match self.memory.load()? {
+            Some(record) if record.as_bytes() == TORN => Err(StoreError::corrupt("it is torn")),
+            record => Ok(record),
+        }
     }
 
     fn save(&self, record: &Record) -> Result<(), StoreError> {
