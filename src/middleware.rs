@@ -107,17 +107,20 @@ impl ReauthMiddleware {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let Refused { response, tokens, place, spare, patience } = refused;
+        let Refused { response, tokens, place, spare, fill, patience } = refused;
         let core = self.session.core();
         let fresh = match patience.wait(core.recover(&tokens, Some(place))).await? {
             Recovery::Replay(fresh) => fresh,
             Recovery::Withheld(wait) => return Ok(marked(response, RefreshWithheld(wait))),
             Recovery::LoginRequired(_) => return Ok(marked(response, LoginRequired)),
         };
-        let Some(mut replay) = spare.map(Spare::into_request) else {
+        let Some(mut replay) = spare else {
             core.storm.untold(Moment::now(), &fresh, place);
             return Ok(marked(response, NotReplayed));
         };
+        if let Some(ReplayBody(fill)) = fill {
+            fill(&mut replay);
+        }
         // Its connection, or a permit of an inner middleware, may be needed for the replay.
         drop(response);
 
@@ -150,20 +153,22 @@ impl Middleware for ReauthMiddleware {
         let patience = Patience::of(&request);
         let tokens = match core.ready() {
             Some(tokens) => tokens,
-            None => patience.wait(core.current()).await?,
+            // Boxed: the usual way stays small.
+            None => patience.wait(Box::pin(core.current_after_waiting())).await?,
         };
 
-        let spare = Spare::of(&mut request, extensions);
-        self.attach(&mut request, &tokens);
-        patience.apply_to(&mut request);
         // Apart, and in a place of its own: what only a 401 needs makes no request's future larger.
         let again = {
+            let mut spare = request.try_clone();
+            let fill = ReplayBody::beside(&mut spare, &mut request, extensions);
+            self.attach(&mut request, &tokens);
+            patience.apply_to(&mut request);
             let mut sent = next.clone().run(request, extensions).await;
             let is_refused = |response| self.is_refused(response, &tokens, place);
             if !sent.as_mut().is_ok_and(is_refused) {
                 return sent;
             }
-            let refused = Refused { response: sent?, tokens, place, spare, patience };
+            let refused = Refused { response: sent?, tokens, place, spare, fill, patience };
             Box::pin(self.once_more(refused, extensions, next))
         };
         again.await
@@ -175,7 +180,9 @@ struct Refused {
     response: Response,
     tokens: Arc<Tokens>,
     place: Place,
-    spare: Option<Spare>,
+    /// The request before its first send. `None` if the body can't be sent again.
+    spare: Option<Request>,
+    fill: Option<ReplayBody>,
     patience: Patience,
 }
 
@@ -264,6 +271,23 @@ impl ReplayBody {
     pub fn new(fill: impl Fn(&mut Request) + Send + Sync + 'static) -> Self {
         Self(Arc::new(fill))
     }
+
+    /// Where a body can't be cloned: `spare` is all but the body, which only the caller can fill
+    /// again.
+    fn beside(
+        spare: &mut Option<Request>,
+        request: &mut Request,
+        extensions: &Extensions,
+    ) -> Option<Self> {
+        if spare.is_some() {
+            return None;
+        }
+        let fill = extensions.get::<Self>()?.clone();
+        let body = request.body_mut().take();
+        *spare = request.try_clone();
+        *request.body_mut() = body;
+        Some(fill)
+    }
 }
 
 impl fmt::Debug for ReplayBody {
@@ -342,34 +366,5 @@ impl Patience {
             *request.timeout_mut() =
                 Some(end.saturating_duration_since(tokio::time::Instant::now()));
         }
-    }
-}
-
-/// The request before its first send, kept for the replay.
-struct Spare {
-    request: Request,
-    fill: Option<ReplayBody>,
-}
-
-impl Spare {
-    /// `None` if the body can't be sent again.
-    fn of(request: &mut Request, extensions: &Extensions) -> Option<Self> {
-        if let Some(request) = request.try_clone() {
-            let fill = None;
-            return Some(Self { request, fill });
-        }
-        // All but the body, which only the caller can fill again.
-        let fill = extensions.get::<ReplayBody>()?.clone();
-        let body = request.body_mut().take();
-        let clone = request.try_clone();
-        *request.body_mut() = body;
-        clone.map(|request| Self { request, fill: Some(fill) })
-    }
-
-    fn into_request(mut self) -> Request {
-        if let Some(ReplayBody(fill)) = self.fill {
-            fill(&mut self.request);
-        }
-        self.request
     }
 }

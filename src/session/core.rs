@@ -103,7 +103,7 @@ impl Core {
         Some(Arc::clone(tokens))
     }
 
-    async fn current_after_waiting(self: &Arc<Self>) -> Result<Arc<Tokens>, Error> {
+    pub(crate) async fn current_after_waiting(self: &Arc<Self>) -> Result<Arc<Tokens>, Error> {
         self.thread.guard()?;
         let at_first = self.state.now();
         self.know().await?;

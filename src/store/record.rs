@@ -370,12 +370,17 @@ mod tests {
             let record = Record::from_bytes(text.as_bytes());
             record.read(&pin(), 0, Moment::now()).map(|_| ()).unwrap_err()
         };
-        assert_eq!(read(r#"{"version":2,"all":"new"}"#), Unreadable::Newer(2));
+        let is_damaged = |text: &str| Record::from_bytes(text.as_bytes()).is_damaged();
+        let newer = r#"{"version":2,"all":"new"}"#;
+        assert_eq!(read(newer), Unreadable::Newer(2));
+        assert!(!is_damaged(newer));
         for damaged in ["", "{", "[]", "{}", r#"{"version":1}"#, "\0\0\0"] {
             assert_eq!(read(damaged), Unreadable::Corrupt, "{damaged:?}");
+            assert!(is_damaged(damaged), "{damaged:?}");
         }
         let whole = r#"{"version":1,"login":"l","generation":0,"replayed":false,"access_token":"a","received_at":1,"issued_by":"elsewhere"}"#;
         assert_eq!(read(whole), Unreadable::OtherIssuer("elsewhere".into()));
+        assert!(!is_damaged(whole));
         let bad_token = whole.replace("\"a\"", "\"a\\n\"").replace("elsewhere", &pin().0);
         assert_eq!(read(&bad_token), Unreadable::Corrupt);
         let far = whole

@@ -14,13 +14,16 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(origin: usize, method: &Method, path: &str) -> Self {
-        // FNV-1a, as what is hashed is short and nobody gains by a collision. The last bytes reach
-        // only its low bits, so these are spread over the high ones, which choose the slot.
-        let bytes = method.as_str().bytes().chain(path.bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self { origin, path: (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+        // Eight bytes at a time, both halves of each product folded into one, so that every bit
+        // reaches those that choose the slot. Nobody gains by a collision.
+        let mix = |hash: u64, next: u64| {
+            let product = u128::from(hash ^ next) * 0x9e37_79b9_7f4a_7c15;
+            product as u64 ^ (product >> 64) as u64
+        };
+        let (words, rest) = path.as_bytes().as_chunks();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let bytes = method.as_str().bytes().chain(rest.iter().copied()).map(u64::from);
+        Self { origin, path: words.chain(bytes).fold(0xcbf2_9ce4_8422_2325, mix) }
     }
 }
 
