@@ -157,7 +157,7 @@ impl Middleware for ReauthMiddleware {
             None => patience.wait(Box::pin(core.current_after_waiting())).await?,
         };
 
-        // Apart, and in a place of its own: what only a 401 needs makes no request's future larger.
+        // A block, so that nothing in it is kept in the future of what follows.
         let again = {
             let mut spare = request.try_clone();
             let fill = ReplayBody::beside(&mut spare, &mut request, extensions);
@@ -169,6 +169,7 @@ impl Middleware for ReauthMiddleware {
                 return sent;
             }
             let refused = Refused { response: sent?, tokens, place, spare, fill, patience };
+            // In a place of its own: what only a 401 needs makes no request's future larger.
             Box::pin(self.once_more(refused, extensions, next))
         };
         again.await
@@ -182,6 +183,7 @@ struct Refused {
     place: Place,
     /// The request before its first send. `None` if the body can't be sent again.
     spare: Option<Request>,
+    /// Where `spare` has still to be given its body.
     fill: Option<ReplayBody>,
     patience: Patience,
 }
@@ -272,8 +274,8 @@ impl ReplayBody {
         Self(Arc::new(fill))
     }
 
-    /// Where a body can't be cloned: `spare` is all but the body, which only the caller can fill
-    /// again.
+    /// Where `request` could not be cloned: makes `spare` a clone of all but the body, which only the
+    /// caller can fill again.
     fn beside(
         spare: &mut Option<Request>,
         request: &mut Request,

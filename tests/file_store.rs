@@ -216,6 +216,21 @@ async fn a_damaged_file_is_a_lasting_store_error_and_logs_nobody_out() {
 }
 
 #[tokio::test]
+async fn what_can_not_be_read_is_an_error_and_no_logout_and_no_login_goes_over_it() {
+    let f = Files::new();
+    fs::create_dir_all(&f.path).unwrap();
+    let error = soon(f.session().is_logged_in()).await.unwrap_err();
+    assert!(error.is_store() && error.is_transient() && !error.is_logged_out(), "{error:?}");
+    let login = soon(f.session().log_in(tokens(&f.server.log_in("alice")))).await.unwrap_err();
+    assert!(login.is_store() && login.tokens().is_some(), "{login:?}");
+    let store = FileStore::new(&f.path);
+    assert!(!store.set_aside().unwrap_err().is_corrupt());
+    fs::remove_dir(&f.path).unwrap();
+    store.set_aside().unwrap();
+    assert!(!f.path.with_extension("damaged").exists());
+}
+
+#[tokio::test]
 async fn a_file_that_is_damaged_while_it_is_in_use_logs_nobody_out_and_spends_nothing() {
     let f = Files::new();
     let logouts = Logouts::default();

@@ -315,14 +315,14 @@ async fn fail_to_log_in(t: &User, session: &Session) {
 async fn what_a_first_login_that_failed_has_damaged_is_cleared() {
     let damaged: Leaves = |memory, _| memory.save(&Record::from_bytes(b"{")).unwrap();
     let torn: Leaves = |memory, _| memory.save(&Record::from_bytes(TORN)).unwrap();
-    for leaves in [damaged, torn] {
+    for (leaves, what) in [(damaged, "damaged"), (torn, "torn")] {
         let t = User::new();
         let session = t.program();
         t.vault.die_at_next_save(leaves);
         soon(session.log_in(tokens(&t.server.log_in("bob")))).await.unwrap_err();
         t.vault.fail(&[]);
-        assert!(!soon(session.is_logged_in()).await.unwrap());
-        assert_eq!(t.vault.text(), None);
+        assert!(!soon(session.is_logged_in()).await.unwrap(), "{what}");
+        assert_eq!(t.vault.text(), None, "{what}");
     }
 }
 

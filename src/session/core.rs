@@ -76,8 +76,7 @@ pub(crate) enum Recovery {
 }
 
 impl Core {
-    /// The tokens to send a request with. Waits only where the access token is known to be of
-    /// no use, or the store was never read.
+    /// The tokens to send a request with.
     pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<Tokens>, Error> {
         match self.ready() {
             Some(tokens) => Ok(tokens),
@@ -86,7 +85,8 @@ impl Core {
         }
     }
 
-    /// The usual way: no lock, no I/O, no allocation.
+    /// The usual way to the tokens of [`current`](Self::current): no lock, no I/O, no allocation.
+    /// `None` where the access token is known to be of no use, or the store was never read.
     pub(crate) fn ready(self: &Arc<Self>) -> Option<Arc<Tokens>> {
         let snapshot = self.state.get();
         let Phase::LoggedIn(tokens) = &snapshot.phase else {
@@ -103,6 +103,7 @@ impl Core {
         Some(Arc::clone(tokens))
     }
 
+    /// Where none are [`ready`](Self::ready).
     pub(crate) async fn current_after_waiting(self: &Arc<Self>) -> Result<Arc<Tokens>, Error> {
         self.thread.guard()?;
         let at_first = self.state.now();

@@ -107,3 +107,23 @@ impl TokenStore for FileStore {
         .map_err(|error| self.failed("set aside", error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_to_do_about_it() {
+        let store = FileStore::new("session");
+        for (kind, hint) in [
+            (io::ErrorKind::PermissionDenied, ": check who owns it and its directory"),
+            (io::ErrorKind::StorageFull, ": make room on the disk"),
+            (io::ErrorKind::ReadOnlyFilesystem, ": choose a place that can be written to"),
+            (io::ErrorKind::ResourceBusy, ": mount the directory in place of the file alone"),
+            (io::ErrorKind::Other, "session"),
+        ] {
+            let told = store.failed("write", kind.into()).to_string();
+            assert!(told.starts_with("could not write ") && told.ends_with(hint), "{told}");
+        }
+    }
+}

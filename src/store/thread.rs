@@ -542,9 +542,28 @@ mod tests {
         let (error, second) = write(false).await.unwrap_err();
         assert!(error.is_store() && second.is_none());
         assert_eq!(Arc::strong_count(&held), 2);
+        let mut first = first.unwrap();
+        assert!(!first.is_over().await);
         drop(go);
-        first.unwrap().over().await;
+        while !first.is_over().await {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_beside_one_that_waits_for_a_person_waits_as_long_and_does_not_ask_whether_to() {
+        let (thread, begun, go) = hanging(Duration::from_secs(3));
+        let _other = Patient::new(&thread);
+        let mut read = pin!(thread.read_patiently(Kept::load));
+        // Asked once, it has sent the job; then the clock stands until the job begins.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut read).await.is_err());
+        begun.recv().unwrap();
+        let since = tokio::time::Instant::now();
+        assert!(read.await.unwrap_err().is_store());
+        assert_eq!(since.elapsed().as_secs(), (Duration::from_secs(3) + PERSON).as_secs());
+        assert_eq!(begun.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(go);
     }
 
     #[tokio::test(start_paused = true)]
@@ -586,7 +605,7 @@ mod tests {
             assert_eq!(since.elapsed().as_secs(), limit.as_secs());
         };
         hung(true).await;
-        // Somebody waits for a person, which is that read.
+        // It may be a prompt's, and somebody waits for it.
         let patient = Patient::new(&thread);
         hung(false).await;
         assert_eq!(thread.left_alone.load(Ordering::SeqCst), 0);

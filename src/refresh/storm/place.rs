@@ -20,10 +20,11 @@ impl Place {
             let product = u128::from(hash ^ next) * 0x9e37_79b9_7f4a_7c15;
             product as u64 ^ (product >> 64) as u64
         };
+        let method = method.as_str().bytes().map(u64::from);
         let (words, rest) = path.as_bytes().as_chunks();
         let words = words.iter().map(|word| u64::from_le_bytes(*word));
-        let bytes = method.as_str().bytes().chain(rest.iter().copied()).map(u64::from);
-        Self { origin, path: words.chain(bytes).fold(0xcbf2_9ce4_8422_2325, mix) }
+        let rest = rest.iter().map(|byte| u64::from(*byte));
+        Self { origin, path: method.chain(words).chain(rest).fold(0xcbf2_9ce4_8422_2325, mix) }
     }
 }
 
@@ -96,6 +97,21 @@ mod tests {
             let (set, places) = (PlaceSet::new(), places(path, 200));
             assert!(places.iter().all(|place| set.insert(*place)));
             assert!(places.iter().all(|place| set.contains(*place) && !set.insert(*place)));
+        }
+    }
+
+    #[test]
+    fn a_place_is_its_method_and_all_of_its_path() {
+        let path = "/v1/users/4f9d8a60/repositories";
+        let place = |method: &str, path: &str| Place::new(0, &method.parse().unwrap(), path);
+        let this = place("GET", path);
+        assert_eq!(this, place("GET", path));
+        assert_ne!(this, place("PUT", path));
+        for n in 0..path.len() {
+            let mut other = path.as_bytes().to_vec();
+            other[n] ^= 1;
+            assert_ne!(this, place("GET", std::str::from_utf8(&other).unwrap()), "byte {n}");
+            assert_ne!(this, place("GET", &path[..n]), "{n} bytes");
         }
     }
 
