@@ -55,14 +55,16 @@ async fn of_two_programs_that_import_at_once_one_does() {
 
 #[tokio::test]
 async fn an_import_that_failed_can_be_made_again() {
-    let t = User::new();
-    let (session, issued) = (t.program(), t.server.log_in("alice"));
-    t.vault.fail(&[Call::Save]);
-    let error = session.import(tokens(&issued)).await.unwrap_err();
-    assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
-    t.vault.fail(&[]);
-    assert!(session.import(tokens(&issued)).await.unwrap());
-    assert_eq!(t.get(&session).await.unwrap(), 200);
+    for fails in [Call::Load, Call::Save] {
+        let t = User::new();
+        let (session, issued) = (t.program(), t.server.log_in("alice"));
+        t.vault.fail(&[fails]);
+        let error = session.import(tokens(&issued)).await.unwrap_err();
+        assert!(error.is_store() && error.tokens().is_some(), "{error:?}");
+        t.vault.fail(&[]);
+        assert!(session.import(tokens(&issued)).await.unwrap(), "{fails:?}");
+        assert_eq!(t.get(&session).await.unwrap(), 200);
+    }
 }
 
 #[tokio::test]
