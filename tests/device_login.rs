@@ -295,4 +295,5 @@ async fn the_qr_code_is_of_the_page_with_the_code_in_it() {
     let lines: Vec<_> = code.lines().collect();
     assert!(lines.len() > 10 && lines.iter().all(|line| !line.is_empty()), "{code}");
     assert!(!format!("{prompt:?}").contains(prompt.user_code()));
+    assert!(format!("{prompt:?}").starts_with("DevicePrompt { expires_in: "));
 }

@@ -299,16 +299,23 @@ mod tests {
     #[test]
     fn what_a_login_may_do_without_counts_as_not_said_where_it_is_of_no_use() {
         let issuer = "https://id.example.com";
-        let read = |of_no_use: Value| {
+        let endpoints = |url: Value| {
             let body = serde_json::json!({
                 "issuer": issuer,
                 "token_endpoint": "https://id.example.com/token",
-                "authorization_endpoint": of_no_use,
-                "revocation_endpoint": of_no_use,
-                "device_authorization_endpoint": of_no_use,
+                "authorization_endpoint": url,
+                "revocation_endpoint": url,
+                "device_authorization_endpoint": url,
                 "authorization_response_iss_parameter_supported": null,
             });
-            ServerMetadata::read(issuer, body.to_string().as_bytes()).unwrap()
+            let metadata = ServerMetadata::read(issuer, body.to_string().as_bytes()).unwrap();
+            assert!(!metadata.authorization_response_iss_parameter_supported);
+            let endpoints = [
+                metadata.authorization_endpoint(),
+                metadata.revocation_endpoint(),
+                metadata.device_authorization_endpoint(),
+            ];
+            endpoints.map(|endpoint| endpoint.map(Url::to_string))
         };
         for of_no_use in [
             Value::Null,
@@ -319,14 +326,9 @@ mod tests {
             "https://me:secret@id.example.com/login".into(),
             "https://id.example.com/login#a".into(),
         ] {
-            let metadata = read(of_no_use.clone());
-            let endpoints = [
-                metadata.authorization_endpoint(),
-                metadata.revocation_endpoint(),
-                metadata.device_authorization_endpoint(),
-            ];
-            assert_eq!(endpoints, [None; 3], "{of_no_use}");
-            assert!(!metadata.authorization_response_iss_parameter_supported);
+            assert_eq!(endpoints(of_no_use.clone()), [const { None }; 3], "{of_no_use}");
         }
+        let of_use = "https://id.example.com/login";
+        assert_eq!(endpoints(of_use.into()), [(); 3].map(|()| Some(of_use.to_owned())));
     }
 }

@@ -275,3 +275,26 @@ fn refused(error: &str) -> Error {
 
 /// A person has to find the password, and the second factor.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_login_page_is_told_where_it_is_a_code_and_is_for_now_where_it_says_so() {
+        for error in ["temporarily_unavailable", "server_error"] {
+            let told = refused(error);
+            assert!(told.is_transient() && !told.is_configuration(), "{told:?}");
+        }
+        for error in ["invalid_scope", "x-2", &"e".repeat(49)] {
+            let told = refused(error);
+            assert!(told.is_configuration() && !told.is_transient(), "{told:?}");
+            assert!(format!("{told:?}").contains(error), "{told:?}");
+        }
+        for error in ["<b>", "log in at evil.example", &"e".repeat(50)] {
+            let told = refused(error);
+            assert!(!told.is_configuration() && !told.is_transient(), "{told:?}");
+            assert!(!format!("{told:?}").contains(error), "{told:?}");
+        }
+    }
+}

@@ -341,11 +341,8 @@ mod tests {
             });
             body[name] = said;
             let (prompt, _, interval) = read_device_authorization(body.to_string().as_bytes())?;
-            Ok::<_, Error>((
-                prompt.verification_uri,
-                prompt.expires_in.as_secs(),
-                interval.as_secs(),
-            ))
+            let expires_in = prompt.expires_in().as_secs();
+            Ok::<_, Error>((prompt.verification_uri, expires_in, interval.as_secs()))
         };
         let page = Url::parse("https://id.example.com/device").unwrap();
         for (name, said, expires_in, interval) in [
