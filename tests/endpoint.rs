@@ -19,7 +19,7 @@ use reqwest_reauth::{
 };
 use serde_json::json;
 use support::{
-    Fixture, Turnstile, client, form, found, pairs, soon, tokens, tokens_without_expiry,
+    Fixture, Turnstile, client, form, found, pairs, soon, tokens, tokens_without_expiry, wait_out,
 };
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
@@ -319,15 +319,22 @@ async fn a_redirect_of_the_token_endpoint_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_answer_of_more_than_a_mebibyte_is_not_read_to_its_end() {
+async fn an_answer_of_a_mebibyte_is_read_and_a_longer_one_is_not() {
     let t = Fixture::new().await;
     t.server.expire_access_tokens();
     t.server.on_next(Route::Token, 1, Fault::status(200).body(" ".repeat(1024 * 1024 + 1)));
     let error = soon(t.get("things")).await.unwrap_err();
     assert!(found(&error).is_transient());
+    let wait = found(&error).retry_after();
     let text = format!("{:#}", anyhow::Error::new(error));
     assert!(text.ends_with("the authorization server's answer is over 1 MiB"), "{text}");
     assert!(t.session.is_logged_in().await.unwrap());
+
+    wait_out(wait).await;
+    let answer = r#"{"error":"invalid_grant"}"#;
+    let most = answer.to_owned() + &" ".repeat(1024 * 1024 - answer.len());
+    t.server.on_next(Route::Token, 1, Fault::status(400).body(most));
+    assert!(found(&soon(t.get("things")).await.unwrap_err()).is_logged_out());
 }
 
 #[tokio::test]
