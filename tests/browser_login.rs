@@ -512,7 +512,15 @@ async fn a_port_in_use_and_a_place_that_is_not_this_machine_are_told() {
 
     let login = BrowserLogin::new(&at_issuer(&server)).redirect_uri("http://localhost:1/callback");
     let error = soon(login.run(|_| panic!("shown"))).await.unwrap_err();
-    assert!(error.is_configuration() && error.to_string().contains("127.0.0.1"), "{error}");
+    assert!(error.is_configuration() && error.to_string().contains("not localhost"), "{error}");
+}
+
+#[test]
+fn the_debug_of_a_browser_login_tells_the_endpoint_and_no_parameter() {
+    let endpoint = OAuth2Endpoint::new("https://id.example.com/token", "my-cli");
+    let shown = format!("{:?}", BrowserLogin::new(&endpoint).param("login_hint", "canary"));
+    assert!(shown.starts_with("BrowserLogin") && shown.contains("id.example.com"), "{shown}");
+    assert!(!shown.contains("canary"), "{shown}");
 }
 
 #[tokio::test]

@@ -19,8 +19,9 @@ use async_trait::async_trait;
 use http::header::AUTHORIZATION;
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{
-    Event, Events, FileStore, MemoryStore, OAuth2Endpoint, Record, RefreshError, RefreshToken,
-    ReplayBody, Revocation, Session, StoreError, TokenEndpoint, TokenResponse, TokenStore,
+    ClientSecret, Event, Events, FileStore, MemoryStore, OAuth2Endpoint, Record, RefreshError,
+    RefreshToken, ReplayBody, Revocation, Session, StoreError, TokenEndpoint, TokenResponse,
+    TokenStore,
 };
 use serde_json::json;
 use support::{AskingStore, Call, Fixture, Logouts, builder, client, found, soon, spied, tokens};
@@ -77,6 +78,7 @@ async fn nothing_shows_in_the_debug_of_what_holds_secrets() {
         .expires_in(Duration::from_secs(60));
     clean("a token response", &shown(&response));
 
+    clean("a client secret", &shown(&ClientSecret::from("canary-secret")));
     let endpoint = OAuth2Endpoint::new("https://id.example.com/token", "client")
         .param("assertion", "canary-param")
         .header("x-device", "canary-header");
