@@ -1,4 +1,4 @@
-//! Draws what the benchmarks have found: `docs/figures.md`, a chart, and the README's table.
+//! Draws what the benchmarks have found: `docs/figures.md`, a chart, and the README's tables.
 //! Started by `benches/report`, with the file that they have written into.
 
 mod sheet;
@@ -17,9 +17,8 @@ fn main() {
     fs::write("docs/figures.md", document(&sheets)).expect("docs/figures.md");
     fs::write("docs/figures.svg", chart(&sheets)).expect("docs/figures.svg");
     let readme = fs::read_to_string("README.md").expect("README.md");
-    let (before, rest) = readme.split_once(BEGIN).expect("the place for the figures");
-    let (_, after) = rest.split_once(END).expect("the end of the figures");
-    let readme = format!("{before}{BEGIN}{}{END}{after}", claims(&sheets));
+    let readme = replace(&readme, "figures", &claims(&sheets));
+    let readme = replace(&readme, "dependencies", &dependencies(&sheets));
     fs::write("README.md", readme).expect("README.md");
     let claims = || sheets.iter().flat_map(|sheet| &sheet.claims);
     for claim in claims().filter(|claim| !claim.is_met) {
@@ -28,13 +27,21 @@ fn main() {
     println!("{} of {} goals met", claims().filter(|claim| claim.is_met).count(), claims().count());
 }
 
+/// Puts it between the two comments of that name.
+fn replace(readme: &str, name: &str, text: &str) -> String {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = readme.split_once(&begin).expect("the place for it");
+    let (_, after) = rest.split_once(&end).expect("the end of it");
+    format!("{before}{begin}\n{text}{end}{after}")
+}
+
 fn document(sheets: &[Sheet]) -> String {
     let mut text = format!("# Figures\n\n{INTRODUCTION}\n");
     for sheet in sheets {
         let mut title = sheet.title.clone();
         title[..1].make_ascii_uppercase();
         let _ = write!(text, "\n## {title}\n\n");
-        table(&mut text, &[std::slice::from_ref(&sheet.columns), &sheet.rows].concat());
+        text += &table(&whole(sheet));
         for claim in &sheet.claims {
             let verdict = if claim.is_met { "met" } else { "**not met**" };
             let _ = write!(text, "\nGoal: {}: {verdict}, by {}.\n", claim.goal, claim.figure);
@@ -50,19 +57,32 @@ fn claims(sheets: &[Sheet]) -> String {
         let figure = format!("{}{mark}", claim.figure);
         rows.push([claim.what.clone(), figure, claim.goal.clone(), claim.peer.clone()]);
     }
-    let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
-    let mut text = "\n".to_owned();
-    table(&mut text, &rows);
-    text
+    table(&rows.into_iter().map(Vec::from).collect::<Vec<_>>())
 }
 
-fn table(text: &mut String, rows: &[Vec<String>]) {
+fn dependencies(sheets: &[Sheet]) -> String {
+    table(&whole(named(sheets, "dependencies")))
+}
+
+fn named<'a>(sheets: &'a [Sheet], begin: &str) -> &'a Sheet {
+    let sheet = sheets.iter().find(|sheet| sheet.title.starts_with(begin));
+    sheet.unwrap_or_else(|| panic!("no figures of {begin:?}"))
+}
+
+/// With the row of the names.
+fn whole(sheet: &Sheet) -> Vec<Vec<String>> {
+    [std::slice::from_ref(&sheet.columns), &sheet.rows].concat()
+}
+
+fn table(rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
     for (n, row) in rows.iter().enumerate() {
         let _ = writeln!(text, "| {} |", row.join(" | "));
         if n == 0 {
             let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
         }
     }
+    text
 }
 
 /// A group of bars for each of the panels, one bar for each row.
@@ -70,8 +90,7 @@ fn chart(sheets: &[Sheet]) -> String {
     let mut bars = String::new();
     let mut y = 24;
     for Panel { of, column, title, unit } in PANELS {
-        let sheet = sheets.iter().find(|sheet| sheet.title.starts_with(of));
-        let sheet = sheet.unwrap_or_else(|| panic!("no figures of {of:?}"));
+        let sheet = named(sheets, of);
         let place = |name: &str| sheet.columns.iter().position(|column| column == name);
         let column = place(column).unwrap_or_else(|| panic!("no column {column:?}"));
         let value = |row: &[String], place: usize| row[place].parse::<f64>().unwrap_or(0.0);
@@ -170,8 +189,6 @@ const PANELS: [Panel; 7] = [
 const LEFT: f64 = 290.0;
 const BAR: f64 = 420.0;
 
-const BEGIN: &str = "<!-- figures -->\n";
-const END: &str = "<!-- /figures -->";
 const INTRODUCTION: &str = "Measured in one run by `benches/report`. Times are for comparing within \
     a table, and so is the number of 401s, which hangs on them. Instructions differ a little with \
     the compiler. \"In two waves\" is what a program could do that knew what was coming: all its \

@@ -515,14 +515,6 @@ async fn a_port_in_use_and_a_place_that_is_not_this_machine_are_told() {
     assert!(error.is_configuration() && error.to_string().contains("not localhost"), "{error}");
 }
 
-#[test]
-fn the_debug_of_a_browser_login_tells_the_endpoint_and_no_parameter() {
-    let endpoint = OAuth2Endpoint::new("https://id.example.com/token", "my-cli");
-    let shown = format!("{:?}", BrowserLogin::new(&endpoint).param("login_hint", "canary"));
-    assert!(shown.starts_with("BrowserLogin") && shown.contains("id.example.com"), "{shown}");
-    assert!(!shown.contains("canary"), "{shown}");
-}
-
 #[tokio::test]
 async fn a_fixed_redirect_uri_is_kept_letter_by_letter_and_ipv6_works_too() {
     let server = MockServer::start();

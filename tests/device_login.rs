@@ -297,11 +297,3 @@ async fn the_qr_code_is_of_the_page_with_the_code_in_it() {
     assert!(!format!("{prompt:?}").contains(prompt.user_code()));
     assert!(format!("{prompt:?}").starts_with("DevicePrompt { expires_in: "));
 }
-
-#[test]
-fn the_debug_of_a_device_login_tells_the_endpoint_and_no_parameter() {
-    let endpoint = OAuth2Endpoint::new("https://id.example.com/token", "my-cli");
-    let shown = format!("{:?}", DeviceLogin::new(&endpoint).param("login_hint", "canary"));
-    assert!(shown.starts_with("DeviceLogin") && shown.contains("id.example.com"), "{shown}");
-    assert!(!shown.contains("canary"), "{shown}");
-}

@@ -335,6 +335,7 @@ async fn an_answer_of_a_mebibyte_is_read_and_a_longer_one_is_not() {
     let most = answer.to_owned() + &" ".repeat(1024 * 1024 - answer.len());
     t.server.on_next(Route::Token, 1, Fault::status(400).body(most));
     assert!(found(&soon(t.get("things")).await.unwrap_err()).is_logged_out());
+    assert_eq!(t.server.counters().token_requests, 2);
 }
 
 #[tokio::test]

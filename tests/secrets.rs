@@ -19,9 +19,9 @@ use async_trait::async_trait;
 use http::header::AUTHORIZATION;
 use mock_server::{Fault, MockServer, Route};
 use reqwest_reauth::{
-    ClientSecret, Event, Events, FileStore, MemoryStore, OAuth2Endpoint, Record, RefreshError,
-    RefreshToken, ReplayBody, Revocation, Session, StoreError, TokenEndpoint, TokenResponse,
-    TokenStore,
+    BrowserLogin, ClientSecret, DeviceLogin, Event, Events, FileStore, MemoryStore, OAuth2Endpoint,
+    Record, RefreshError, RefreshToken, ReplayBody, Revocation, Session, StoreError, TokenEndpoint,
+    TokenResponse, TokenStore,
 };
 use serde_json::json;
 use support::{AskingStore, Call, Fixture, Logouts, builder, client, found, soon, spied, tokens};
@@ -87,6 +87,10 @@ async fn nothing_shows_in_the_debug_of_what_holds_secrets() {
         endpoint.clone().client_secret_in_body("canary-secret"),
     ] {
         clean("an endpoint", &shown(&endpoint));
+        let login = BrowserLogin::new(&endpoint).param("login_hint", "canary-hint");
+        clean("a login in a browser", &shown(&login));
+        let login = DeviceLogin::new(&endpoint).param("login_hint", "canary-hint");
+        clean("a login on another device", &shown(&login));
         let builder = Session::builder("test", endpoint)
             .origin("https://api.example.com")
             .header("x-device", "canary-header")
